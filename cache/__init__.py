@@ -1,0 +1,1 @@
+"""The embedding cache: its format, writing, reading and verification."""

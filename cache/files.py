@@ -1,0 +1,119 @@
+"""Atomic writing of files, digests, and the one-line form of a full disk."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from .errors import CacheError, DiskFullError
+
+PART = ".tmp"
+"""Ending of a file that is still being written; never read, removed by `gc`."""
+JSON_LIMIT_BYTES = 256 * 2**20
+"""A JSON file of the cache that is larger than this is refused unread."""
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, moved over it, synced, when the block ends well.
+
+    Raises:
+        DiskFullError: If the disk has no room; the temporary file is gone then.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
+    with full_disk_is_one_line(path):
+        try:
+            yield part
+            sync(part)
+            os.replace(part, path)
+            sync(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def full_disk_is_one_line(path: Path) -> Iterator[None]:
+    """Turn any 'no space left' of the block, h5py's wording included, into a DiskFullError."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "errno = 28" in str(error)
+        if full or "No space left" in str(error):
+            raise DiskFullError(
+                f"{path}: the disk is full; everything finished is kept. "
+                "Make room, then run the same command again"
+            ) from error
+        raise
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's entries, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def value_digest(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form (sorted keys, no spaces), 64 hexadecimal digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically: a reader sees the old file or the new, never half of one."""
+    with new_file(path) as part:
+        part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CacheError: If the file is absent, too large, not JSON, or not an object.
+    """
+    try:
+        if path.stat().st_size > JSON_LIMIT_BYTES:
+            raise CacheError(f"{path}: {path.stat().st_size} bytes is too large to be a manifest")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CacheError(f"{path}: no such file") from error
+    except (ValueError, RecursionError) as error:
+        raise CacheError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CacheError(f"{path}: expected a JSON object, got a {type(value).__name__}")
+    return value
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    """Refuse to begin when the disk is too small for what is to be written.
+
+    Raises:
+        DiskFullError: If fewer than `needed_bytes` and a reserve of 1% are free.
+    """
+    present = folder
+    while not present.exists():
+        present = present.parent
+    free = shutil.disk_usage(present).free
+    if needed_bytes * 1.01 > free:
+        raise DiskFullError(
+            f"{folder}: {needed_bytes / 2**30:.2f} GiB are to be written, "
+            f"{free / 2**30:.2f} GiB are free; make room, choose another --cache, "
+            "or a smaller layout (--layout pooled, --grid)"
+        )

@@ -1,0 +1,255 @@
+"""items.h5: what a split holds, apart from any encoder. N items a column, P pairs.
+
+Written once per set of items and replaced atomically; the file it replaces is kept under the digest
+of its contents, so that streams over the older items stay readable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from .errors import CacheError, ShardError
+from .files import file_digest, new_file
+from .hdf5 import open_hdf5, plain_dataset, plain_group, read_strings, write_hdf5, write_strings
+
+ITEMS_FORMAT = "cbmf-items"
+ITEMS_VERSION = 1
+ITEMS_NAME = "items.h5"
+MODALITIES = ("image", "text")
+
+
+@dataclass(frozen=True)
+class Column:
+    """Items of one kind, in the order in which every stream over them counts its rows."""
+
+    modality: str
+    """`image` or `text`."""
+    ids: list[str]
+    """N unique ids."""
+    values: list[str]
+    """N texts; for images N file names, for people (nothing is opened by them)."""
+    digests: np.ndarray
+    """SHA-256 of each item's content, (N, 32) uint8: the text's UTF-8, the image's bytes."""
+    labels: np.ndarray | None = None
+    """Class of each item, (N,) int64, a row of `Items.classes`; absent where there is none."""
+    templates: np.ndarray | None = None
+    """For class prompts: the template of each, (N,) int64, a row of `Items.templates`."""
+    stats: np.ndarray | None = None
+    """Size in bytes and modification time in ns of each item's file, (N, 2) int64; -1 without one.
+
+    Only a memory of what was read, so that an unchanged file need not be read again."""
+
+    def digest(self) -> str:
+        """SHA-256 over ids and contents in order, 64 hexadecimal digits."""
+        whole = hashlib.sha256(self.modality.encode())
+        for item_id in self.ids:
+            whole.update(item_id.encode("utf-8") + b"\0")
+        whole.update(np.ascontiguousarray(self.digests).tobytes())
+        return whole.hexdigest()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which items belong together."""
+
+    left: str
+    """Column of the first row number (`image` in an image-text set)."""
+    right: str
+    """Column of the second row number."""
+    rows: np.ndarray
+    """(P, 2) int64: row in the left column, row in the right column."""
+    labels: np.ndarray | None = None
+    """(P,) int64: 1 for a paraphrase, 0 for none; -1 where unknown."""
+    scores: np.ndarray | None = None
+    """(P,) float64: graded similarity (STS-B: 0 to 5)."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """Everything that a split of a data set holds, apart from embeddings."""
+
+    dataset: str
+    split: str
+    columns: dict[str, Column]
+    """By name: `image`, `text`, and `prompt` for class names in templates."""
+    pairs: Pairs | None = None
+    classes: list[str] = field(default_factory=list)
+    templates: list[str] = field(default_factory=list)
+    """Prompt templates with `{}` for the class name; the bare name is `{}`."""
+    left_out: list[tuple[str, str, str]] = field(default_factory=list)
+    """Items that the data set names but that could not be taken: column, id, reason."""
+
+    def digest(self) -> str:
+        """SHA-256 over everything in it, 64 hexadecimal digits."""
+        whole = hashlib.sha256()
+        for name, column in sorted(self.columns.items()):
+            _feed(whole, name, column.modality, *column.ids, *column.values)
+            _feed(whole, column.digests, column.labels, column.templates, column.stats)
+        if self.pairs is not None:
+            _feed(whole, self.pairs.left, self.pairs.right)
+            _feed(whole, self.pairs.rows, self.pairs.labels, self.pairs.scores)
+        left_out = [part for entry in self.left_out for part in entry]
+        _feed(whole, self.dataset, self.split, *self.classes, *self.templates, *left_out)
+        return whole.hexdigest()
+
+    def column(self, name: str) -> Column:
+        """The column of that name.
+
+        Raises:
+            CacheError: If there is none.
+        """
+        if name not in self.columns:
+            raise CacheError(
+                f"{self.dataset}/{self.split} has no column {name!r}; it has "
+                f"{', '.join(sorted(self.columns)) or 'none'}"
+            )
+        return self.columns[name]
+
+
+def _feed(whole: hashlib._Hash, *parts: str | np.ndarray | None) -> None:
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            whole.update(np.ascontiguousarray(part).tobytes())
+        elif part is not None:
+            whole.update(part.encode("utf-8"))
+        whole.update(b"\0")
+
+
+def write_items(folder: Path, items: Items) -> Path:
+    """Write `items.h5` in `folder`; items of another content that lay there are kept beside it."""
+    path = folder / ITEMS_NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as part:
+        write_hdf5(part, partial(_fill, items))
+        if path.exists() and file_digest(path) != file_digest(part):
+            with suppress(FileExistsError):
+                os.link(path, folder / f"items-{file_digest(path)[:12]}.h5")
+    return path
+
+
+def _fill(items: Items, file: h5py.File) -> None:
+    file.attrs.update(format=ITEMS_FORMAT, version=ITEMS_VERSION)
+    file.attrs.update(dataset=items.dataset, split=items.split, digest=items.digest())
+    columns = file.create_group("columns")
+    for name, column in items.columns.items():
+        group = columns.create_group(name)
+        group.attrs.update(modality=column.modality, digest=column.digest())
+        write_strings(group, "ids", column.ids)
+        write_strings(group, "values", column.values)
+        group.create_dataset("digests", data=np.ascontiguousarray(column.digests, np.uint8))
+        for key in ("labels", "templates", "stats"):
+            _store(group, key, getattr(column, key), np.int64)
+    write_strings(file, "classes", items.classes)
+    write_strings(file, "templates", items.templates)
+    left_out = file.create_group("left_out")
+    for place, name in enumerate(("columns", "ids", "reasons")):
+        write_strings(left_out, name, [entry[place] for entry in items.left_out])
+    if items.pairs is not None:
+        group = file.create_group("pairs")
+        group.attrs.update(left=items.pairs.left, right=items.pairs.right)
+        _store(group, "rows", items.pairs.rows, np.int64)
+        _store(group, "labels", items.pairs.labels, np.int64)
+        _store(group, "scores", items.pairs.scores, np.float64)
+
+
+def _store(group: h5py.Group, name: str, array: np.ndarray | None, dtype: Any) -> None:
+    if array is not None:
+        group.create_dataset(name, data=np.ascontiguousarray(array, dtype))
+
+
+def read_items(path: Path) -> Items:
+    """Read an `items.h5`.
+
+    Raises:
+        ShardError: If the file is damaged.
+        CacheError: If it is of another format version.
+    """
+    with open_hdf5(path) as file:
+        found = (file.attrs.get("format"), file.attrs.get("version"))
+        if found != (ITEMS_FORMAT, ITEMS_VERSION):
+            raise CacheError(
+                f"{path}: expected {ITEMS_FORMAT} version {ITEMS_VERSION}, got {found[0]} version "
+                f"{found[1]}; read it with the release that wrote it, or choose another --cache"
+            )
+        columns = plain_group(file, "columns")
+        items = Items(
+            dataset=str(file.attrs["dataset"]),
+            split=str(file.attrs["split"]),
+            columns={name: _read_column(plain_group(columns, name)) for name in columns},
+            pairs=_read_pairs(plain_group(file, "pairs")) if "pairs" in file else None,
+            classes=read_strings(file, "classes"),
+            templates=read_strings(file, "templates"),
+            left_out=_read_left_out(plain_group(file, "left_out")),
+        )
+        if items.digest() != file.attrs["digest"]:
+            raise ShardError(
+                f"{path}: its contents do not match its digest; run cbmf precompute "
+                f"{items.dataset} again, it writes the items anew"
+            )
+    _check(path, items)
+    return items
+
+
+def _read_column(group: h5py.Group) -> Column:
+    return Column(
+        modality=str(group.attrs["modality"]),
+        ids=read_strings(group, "ids"),
+        values=read_strings(group, "values"),
+        digests=plain_dataset(group, "digests", "uint8", 2)[()],
+        labels=_load(group, "labels", "int64", 1),
+        templates=_load(group, "templates", "int64", 1),
+        stats=_load(group, "stats", "int64", 2),
+    )
+
+
+def _read_pairs(group: h5py.Group) -> Pairs:
+    return Pairs(
+        left=str(group.attrs["left"]),
+        right=str(group.attrs["right"]),
+        rows=plain_dataset(group, "rows", "int64", 2)[()],
+        labels=_load(group, "labels", "int64", 1),
+        scores=_load(group, "scores", "float64", 1),
+    )
+
+
+def _read_left_out(group: h5py.Group) -> list[tuple[str, str, str]]:
+    columns, ids, reasons = (read_strings(group, name) for name in ("columns", "ids", "reasons"))
+    return list(zip(columns, ids, reasons, strict=True))
+
+
+def _load(group: h5py.Group, name: str, dtype: str, axes: int) -> np.ndarray | None:
+    return plain_dataset(group, name, dtype, axes)[()] if name in group else None
+
+
+def _check(path: Path, items: Items) -> None:
+    for name, column in items.columns.items():
+        n = len(column.ids)
+        arrays = (column.values, column.digests, column.labels, column.templates, column.stats)
+        if any(array is not None and len(array) != n for array in arrays):
+            raise ShardError(f"{path}: column {name!r} has arrays of unequal length")
+        if column.modality not in MODALITIES:
+            raise ShardError(f"{path}: column {name!r} has modality {column.modality!r}")
+        _check_range(path, f"labels of {name!r}", column.labels, len(items.classes))
+        _check_range(path, f"templates of {name!r}", column.templates, len(items.templates))
+    if items.pairs is not None:
+        pairs = items.pairs
+        for axis, name in enumerate((pairs.left, pairs.right)):
+            _check_range(
+                path, f"pairs of {name!r}", pairs.rows[:, axis], len(items.column(name).ids)
+            )
+        if any(a is not None and len(a) != len(pairs.rows) for a in (pairs.labels, pairs.scores)):
+            raise ShardError(f"{path}: pairs have arrays of unequal length")
+
+
+def _check_range(path: Path, what: str, values: np.ndarray | None, end: int) -> None:
+    if values is not None and len(values) and (values.min() < 0 or values.max() >= end):
+        raise ShardError(f"{path}: {what} lie outside 0..{end - 1}")

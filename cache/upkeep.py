@@ -1,0 +1,139 @@
+"""Proving and tidying a cache: `verify` re-digests shards, `garbage` finds what nothing needs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .catalog import Cache
+from .errors import CacheError, ShardError
+from .files import PART, file_digest
+from .items import ITEMS_NAME, read_items
+from .manifest import MANIFEST_NAME, Manifest
+from .shard import map_shard
+from .stream import Stream
+from .writer import leftovers
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong in a cache."""
+
+    path: Path
+    reason: str
+    shard: int | None = None
+    """Number of the shard, where it is one: precompute can write it again."""
+
+
+def verify(cache: Cache) -> Iterator[tuple[Path, list[Finding]]]:
+    """Check everything a cache holds: items against their digests, shards against the manifests.
+
+    Yields:
+        Each items.h5 and each stream's folder, with what is wrong in it (an empty list if nothing).
+    """
+    for folder in sorted(cache.root.glob("*/*")):
+        for path in sorted(folder.glob("items*.h5")):
+            yield path, _check_items(path)
+        for stream in sorted(path for path in folder.glob("*@*") if path.is_dir()):
+            yield stream, _check_stream(stream)
+
+
+def _check_items(path: Path) -> list[Finding]:
+    try:
+        read_items(path)
+    except CacheError as error:
+        return [Finding(path, str(error))]
+    return []
+
+
+def _check_stream(folder: Path) -> list[Finding]:
+    try:
+        manifest = Manifest.load(folder)
+    except CacheError as error:
+        return [Finding(folder / MANIFEST_NAME, str(error))]
+    found = []
+    spec = manifest.spec
+    for number, entry in sorted(manifest.shards.items()):
+        path = folder / entry.name
+        try:
+            map_shard(path, entry, spec.dtype, (spec.width, spec.pooled_width))
+            if file_digest(path) != entry.sha256:
+                raise ShardError(f"{path}: its digest is not the one in the manifest")
+        except (ShardError, OSError) as error:
+            found.append(Finding(path, str(error), shard=number))
+    return found
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A file or folder that nothing needs."""
+
+    path: Path
+    reason: str
+    size_bytes: int
+
+
+def garbage(cache: Cache, *, incomplete: bool = False) -> list[Garbage]:
+    """What `gc` would remove.
+
+    Half-written files of processes that are gone, streams over items that are no longer there,
+    and, if asked, incomplete streams.
+
+    Args:
+        cache: Where to look.
+        incomplete: Also streams that lack shards.
+    """
+    found: list[Garbage] = []
+    for folder in sorted(path for path in cache.root.glob("*/*") if path.is_dir()):
+        parts = [p for p in leftovers(folder)]
+        for stream in sorted(path for path in folder.glob("*@*") if path.is_dir()):
+            parts += leftovers(stream)
+            reason = _why_stale(cache, stream, incomplete)
+            if reason:
+                found.append(Garbage(stream, reason, _size(stream)))
+        found += [Garbage(p, "left by a process that is gone", p.stat().st_size) for p in parts]
+        found += _unused_items(cache, folder, [item.path for item in found])
+    return found
+
+
+def _why_stale(cache: Cache, folder: Path, incomplete: bool) -> str | None:
+    if not (folder / MANIFEST_NAME).exists():
+        return "has no manifest"
+    try:
+        stream = Stream(folder)
+        cache.items_of(stream)
+    except ShardError:
+        return None
+    except CacheError as error:
+        return "its items are gone" if "other items" in str(error) else None
+    return "incomplete" if incomplete and not stream.complete else None
+
+
+def _unused_items(cache: Cache, folder: Path, going: list[Path]) -> list[Garbage]:
+    """Older items that no remaining stream counts."""
+    used = set()
+    for path in folder.glob("*@*"):
+        if path not in going and (path / MANIFEST_NAME).exists():
+            used.add(Manifest.load(path).spec.items_digest)
+    unused = []
+    for path in sorted(folder.glob("items-*.h5")):
+        columns = read_items(path).columns.values()
+        if path.name != ITEMS_NAME and not any(c.digest() in used for c in columns):
+            unused.append(Garbage(path, "older items that no stream uses", path.stat().st_size))
+    return unused
+
+
+def remove(pieces: list[Garbage]) -> int:
+    """Remove them; how many bytes that freed."""
+    for piece in pieces:
+        if piece.path.is_dir():
+            shutil.rmtree(piece.path)
+        else:
+            piece.path.unlink(missing_ok=True)
+    return sum(piece.size_bytes for piece in pieces)
+
+
+def _size(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and PART not in p.name)

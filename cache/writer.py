@@ -1,0 +1,208 @@
+"""Writing a stream: shards are planned, claimed, written whole, and listed in the manifest."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import ShardError
+from .files import PART
+from .manifest import MANIFEST_NAME, Manifest, StreamSpec, shard_name
+from .precision import to_stored
+from .shard import Failure, ShardContent, ShardEntry, read_entry, write_shard
+
+TARGET_SHARD_BYTES = 64 * 2**20
+"""About how large a shard is made."""
+
+
+def plan_shard_rows(row_bytes: float) -> int:
+    """Rows a shard so that it has about 64 MiB: a power of two from 256 to 16,384."""
+    rows = TARGET_SHARD_BYTES / max(row_bytes, 1.0)
+    return int(min(16384, max(256, 2 ** round(np.log2(rows)))))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A shard that one process is writing: an advisory lock on a file, gone with the process."""
+
+    path: Path
+    handle: int
+
+    @classmethod
+    def take(cls, path: Path) -> Claim | None:
+        """Lock the file, made if need be; None if another process holds it."""
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        return cls(path, handle)
+
+    def release(self) -> None:
+        """Give the shard free."""
+        self.path.unlink(missing_ok=True)
+        os.close(self.handle)
+
+
+class StreamWriter:
+    """Writes the missing shards of one stream; several processes may do so at once."""
+
+    def __init__(self, parent: Path, spec: StreamSpec, shard_rows: int) -> None:
+        """Begin a stream in `parent`, or go on with it.
+
+        Args:
+            parent: `<root>/<dataset>/<split>`.
+            spec: What the stream is. Its fingerprint names the folder.
+            shard_rows: Rows a shard, for a new stream; one begun earlier keeps its plan.
+        """
+        self.folder = parent / spec.folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.spec = spec
+        with _locked(self.folder):
+            if (self.folder / MANIFEST_NAME).exists():
+                self.manifest = Manifest.load(self.folder)
+            else:
+                self.manifest = Manifest(spec, shard_rows)
+            self._adopt()
+            self.manifest.save(self.folder)
+
+    def _adopt(self) -> None:
+        """List shards that were finished just before a kill; strike those that are gone or cut."""
+        for number in range(self.manifest.planned):
+            path = self.folder / shard_name(number)
+            entry = self.manifest.shards.get(number)
+            size_bytes = path.stat().st_size if path.is_file() else -1
+            if entry is not None and size_bytes != entry.size_bytes:
+                self.manifest = self.manifest.without_shards({number})
+            elif entry is None and size_bytes >= 0:
+                found = self._read(number, path)
+                if found is not None:
+                    self.manifest = self.manifest.with_shard(number, found)
+
+    def _read(self, number: int, path: Path) -> ShardEntry | None:
+        try:
+            entry = read_entry(path, path.name, self.spec.fingerprint)
+        except ShardError:
+            return None
+        return entry if (entry.first, entry.last) == self.manifest.range(number) else None
+
+    def missing(self) -> list[int]:
+        """Numbers of the shards still to be written, as the manifest on disk says now."""
+        self.manifest = Manifest.load(self.folder)
+        return self.manifest.missing()
+
+    def claim(self, number: int) -> Claim | None:
+        """The right to write a shard, or None if another process has it or the shard is done.
+
+        It ends with `Claim.release`, or with the process, however that ends.
+        """
+        claim = Claim.take(self.folder / f".{shard_name(number)}.claim")
+        if claim is not None and number not in self.missing():
+            claim.release()
+            return None
+        return claim
+
+    def write(
+        self,
+        number: int,
+        rows: np.ndarray,
+        pooled: np.ndarray,
+        values: np.ndarray | None = None,
+        offsets: np.ndarray | None = None,
+        failures: tuple[Failure, ...] = (),
+    ) -> ShardEntry:
+        """Write a shard and list it.
+
+        Args:
+            number: Its place in the plan.
+            rows: (n,) int64, ascending, within the shard's range.
+            pooled: (n, pooled_width) float32.
+            values: (T, width) float32 in the tokens layout.
+            offsets: (n + 1,) int64 in the tokens layout.
+            failures: The rows of the range that are not in `rows`, with reasons.
+
+        Raises:
+            ShardError: If rows and failures do not make up the range, or a value cannot be stored.
+            DiskFullError: If the disk is full.
+        """
+        first, last = self.manifest.range(number)
+        covered = np.sort(np.concatenate([rows, [f.row for f in failures]]).astype(np.int64))
+        if not np.array_equal(covered, np.arange(first, last)):
+            raise ShardError(f"shard {number} must answer for each of the rows {first}..{last - 1}")
+        if (values is not None) != (self.spec.layout == "tokens"):
+            raise ShardError(f"shard {number}: tokens do not fit layout {self.spec.layout!r}")
+        content = ShardContent(
+            rows=rows,
+            pooled=to_stored(pooled.reshape(-1, self.spec.pooled_width), self.spec.dtype),
+            values=None
+            if values is None
+            else to_stored(values.reshape(-1, self.spec.width), self.spec.dtype),
+            offsets=offsets,
+            failures=failures,
+        )
+        entry = write_shard(
+            self.folder / shard_name(number),
+            content,
+            first=first,
+            last=last,
+            fingerprint=self.spec.fingerprint,
+        )
+        self._list(number, entry)
+        return entry
+
+    def _list(self, number: int, entry: ShardEntry) -> None:
+        with _locked(self.folder):
+            self.manifest = Manifest.load(self.folder).with_shard(number, entry)
+            self.manifest.save(self.folder)
+
+    def strike(self, numbers: set[int]) -> None:
+        """Take shards back, so that they are written again."""
+        strike_shards(self.folder, numbers)
+        self.manifest = Manifest.load(self.folder)
+
+
+def strike_shards(folder: Path, numbers: set[int]) -> None:
+    """Take shards of a stream back: out of the manifest, and off the disk."""
+    with _locked(folder):
+        Manifest.load(folder).without_shards(numbers).save(folder)
+        for number in numbers:
+            (folder / shard_name(number)).unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The sole right to change a stream's manifest, among all processes of this machine."""
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Half-written and claim files of a folder that no living process holds."""
+    found = [path for path in folder.iterdir() if path.name.endswith(PART)]
+    return [*(path for path in found if not _alive(path)), *_free_claims(folder)]
+
+
+def _alive(part: Path) -> bool:
+    pid = part.name.removesuffix(PART).rpartition(".")[2]
+    return pid.isdigit() and Path(f"/proc/{pid}").exists()
+
+
+def _free_claims(folder: Path) -> list[Path]:
+    free = []
+    for path in folder.glob(".*.claim"):
+        claim = Claim.take(path)
+        if claim is not None:
+            os.close(claim.handle)
+            free.append(path)
+    return free

@@ -1,0 +1,12 @@
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("precompute", "train", "evaluate", "cache")
+
+
+def test_every_folder_of_a_room_is_a_listed_package():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(config["tool"]["setuptools"]["packages"])
+    found = {p.parent for room in ROOMS for p in (ROOT / room).rglob("*.py")}
+    assert {"cbmf." + ".".join(d.relative_to(ROOT).parts) for d in found} == listed - {"cbmf"}
