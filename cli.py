@@ -1,0 +1,283 @@
+"""The command line: `cbmf precompute | fit | evaluate | cache | demo`. Thin over the rooms.
+
+Nothing heavy is imported at the top, so that `--help` comes at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from . import __version__, console
+from .cache.errors import CbmfError
+
+EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
+DEBUG_VARIABLE = "CBMF_DEBUG"
+
+
+class Terminated(BaseException):
+    """SIGTERM has come."""
+
+
+class Command(TyperCommand):
+    """A command whose expected failures are one line, and whose `--cache` may stand bare."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give a bare `--cache` the empty value, which stands for the default folder."""
+        given: list[str] = []
+        for place, word in enumerate(args):
+            given.append(word)
+            if word == "--cache" and (place + 1 == len(args) or args[place + 1].startswith("-")):
+                given.append("")
+        return super().parse_args(ctx, given)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run, and turn expected failures into one line and an exit code."""
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return super().invoke(ctx)
+        except (CbmfError, OSError) as error:
+            if os.environ.get(DEBUG_VARIABLE):
+                raise
+            _complain(str(error) or type(error).__name__)
+            raise typer.Exit(EXIT_FAILURE) from None
+        except KeyboardInterrupt:
+            _complain(
+                "interrupted; everything finished is kept, the same command goes on from there"
+            )
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except Terminated:
+            _complain(
+                "terminated; everything finished is kept, the same command goes on from there"
+            )
+            raise typer.Exit(EXIT_TERMINATED) from None
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _complain(text: str) -> None:
+    sys.stdout.flush()
+    typer.echo(f"cbmf: {' '.join(text.split())}", err=True)
+
+
+app = typer.Typer(
+    name="cbmf",
+    help="Align frozen pretrained encoders: encode once, fit in seconds, evaluate from the cache.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="To see all of it on generated data, in under two minutes: cbmf demo",
+)
+cache_app = typer.Typer(
+    help="Look at the embedding cache, prove it, tidy it.", no_args_is_help=True
+)
+app.add_typer(cache_app, name="cache")
+
+CacheOption = Annotated[
+    str,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Folder of the embeddings; bare or absent: $CBMF_CACHE, else ./embeddings.",
+        show_default=False,
+    ),
+]
+
+
+def _root(cache: str) -> Path | None:
+    return Path(cache) if cache else None
+
+
+@app.callback()
+def face(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of expected failures too.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+    if version:
+        typer.echo(f"cbmf {__version__}")
+        raise typer.Exit
+
+
+@app.command(cls=Command, rich_help_panel="The three stages")
+def precompute(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="coco, flickr8k, pairs, imagefolder, cifar10, cifar100, tiny-imagenet, qqp, mrpc, "
+            "stsb, or demo."
+        ),
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the data lie: the data set's folder, a folder above it, or the table of "
+            "pairs. Default: $CBMF_DATA/DATASET, else ./data/DATASET."
+        ),
+    ] = None,
+    cache: CacheOption = "",
+    text: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Text encoder: hub name or folder. May be repeated."),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Image encoder, likewise. Default: the paper's encoders."
+        ),
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Only this split (train, val, test). May be repeated.")
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(help="pooled: a vector an item. tokens: the sequence too.")
+    ] = "pooled",
+    grid: Annotated[
+        int | None,
+        typer.Option(help="With tokens: average image patches to GRID x GRID (7 is a good one)."),
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            help="mean, cls, cls+mean or pooler. Default: mean of a text, cls+mean of an image."
+        ),
+    ] = None,
+    layer: Annotated[int, typer.Option(help="Hidden state to take; -1 is the last.")] = -1,
+    max_length: Annotated[int, typer.Option(help="Tokens of a text at most.")] = 128,
+    dtype: Annotated[
+        str, typer.Option(help="Of the stored numbers: float16, bfloat16, float32.")
+    ] = "float16",
+    precision: Annotated[
+        str, typer.Option(help="Of the arithmetic: float32, bfloat16, float16, or auto.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(help="Items a forward.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that decode images.")] = None,
+    shard_rows: Annotated[
+        int | None, typer.Option(help="Items a shard. Default: about 64 MiB.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="A trial: so many images or pairs a split, as data set DATASET-limitN."),
+    ] = None,
+    max_failures: Annotated[
+        float, typer.Option(help="Share of items that may fail before the exit code says so.")
+    ] = 0.01,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try items again that failed before.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and estimate only.")] = False,
+) -> None:
+    """Stage 1: run frozen encoders over a data set once and keep their embeddings.
+
+    Run again, it encodes only what is missing.
+    """
+    from .precompute.encoders import EncoderOptions
+    from .precompute.pipeline import PrecomputeOptions
+    from .precompute.stage import Request
+    from .precompute.stage import precompute as run
+
+    encoder = EncoderOptions(
+        pool=pool,
+        layer=layer,
+        max_length=max_length,
+        layout=layout,
+        grid=grid,
+        device=device,
+        precision=precision,
+    )
+    options = PrecomputeOptions(
+        encoder=encoder,
+        dtype=dtype,
+        batch_size=batch_size,
+        shard_rows=shard_rows,
+        workers=workers,
+        limit=limit,
+        max_failures=max_failures,
+        retry_failed=retry_failed,
+    )
+    request = Request(
+        dataset=dataset,
+        root=root,
+        splits=tuple(split) if split else None,
+        text=tuple(text or ()),
+        image=tuple(image or ()),
+        cache_root=_root(cache),
+        options=options,
+        dry_run=dry_run,
+    )
+    with console.Ticker() as ticker:
+        summary = run(request, console.PrecomputeReporter(ticker))
+    console.precompute_summary(summary, dry_run)
+    if summary.over_limit:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+@cache_app.command("ls", cls=Command)
+def cache_ls(cache: CacheOption = "") -> None:
+    """List the streams: items, size, layout, completeness."""
+    from .cache.catalog import Cache
+
+    console.list_streams(Cache(_root(cache)))
+
+
+@cache_app.command("info", cls=Command)
+def cache_info(
+    stream: Annotated[str, typer.Argument(help="A stream's folder, or a part of its name.")],
+    cache: CacheOption = "",
+) -> None:
+    """Show what a stream was made of."""
+    from .cache.catalog import Cache
+
+    console.describe_stream(Cache(_root(cache)), stream)
+
+
+@cache_app.command("verify", cls=Command)
+def cache_verify(
+    cache: CacheOption = "",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Only report; leave bad shards where they are.")
+    ] = False,
+) -> None:
+    """Digest every shard anew and name each bad one.
+
+    Bad shards are taken out, so that nothing wrong is used; the same cbmf precompute again writes
+    just those.
+    """
+    from .cache.catalog import Cache
+
+    if console.verify_cache(Cache(_root(cache)), keep):
+        raise typer.Exit(EXIT_FAILURE)
+
+
+@cache_app.command("gc", cls=Command)
+def cache_gc(
+    cache: CacheOption = "",
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="Also streams that lack shards.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove what nothing needs: half-written files, streams over items that are gone."""
+    from .cache.catalog import Cache
+
+    console.collect_garbage(Cache(_root(cache)), incomplete, dry_run)
+
+
+def main() -> None:
+    """Entry point of the `cbmf` command."""
+    app()

@@ -1,0 +1,303 @@
+"""What the command line prints: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from .cache.errors import CacheError
+
+if TYPE_CHECKING:
+    from .cache.catalog import Cache
+    from .precompute.datasets.source import SourceDataset
+    from .precompute.pipeline import Progress as Encoding
+    from .precompute.pipeline import SplitPlan, StreamPlan
+    from .precompute.stage import Summary
+
+LINE_EVERY_S = 10.0
+"""Seconds between two plain lines of progress."""
+
+
+def out() -> Console:
+    """Where results go. Elsewhere than on a terminal lines are not wrapped."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(highlight=False, width=120, no_color=True)
+
+
+def gib(size_bytes: float) -> str:
+    """A size for people."""
+    return (
+        f"{size_bytes / 2**30:.2f} GiB" if size_bytes >= 2**28 else f"{size_bytes / 2**20:.1f} MiB"
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time span for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return (
+        f"{minutes // 60} h {minutes % 60:02d} min"
+        if minutes >= 60
+        else f"{minutes} min {rest:02d} s"
+    )
+
+
+class Ticker:
+    """Progress of one task after another: a bar on a terminal, else a line every ten seconds."""
+
+    def __init__(self) -> None:
+        """Begin with no task."""
+        self.console = out()
+        self.live = self.console.is_terminal
+        self.bar: Progress | None = None
+        self.task: TaskID | None = None
+        self.name = ""
+        self.last = 0.0
+
+    def __enter__(self) -> Ticker:
+        if self.live:
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[detail]}", style="dim"),
+                TimeRemainingColumn(compact=True),
+                console=self.console,
+                transient=True,
+            )
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def update(self, name: str, done: int, total: int, detail: str = "") -> None:
+        """Show how far a task is; a new name begins a new task."""
+        if self.bar is not None:
+            if self.task is None or name != self.name:
+                if self.task is not None:
+                    self.bar.remove_task(self.task)
+                self.task = self.bar.add_task(name, total=total, detail=detail)
+            self.bar.update(self.task, completed=done, total=total, detail=detail)
+        elif time.monotonic() - self.last >= LINE_EVERY_S:
+            if self.last:
+                self.line(f"{name}: {done:,} of {total:,}  {detail}".rstrip())
+            self.last = time.monotonic()
+        self.name = name
+
+    def line(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+
+class PrecomputeReporter:
+    """Prints how a precompute goes."""
+
+    def __init__(self, ticker: Ticker) -> None:
+        """Print through a ticker."""
+        self.ticker = ticker
+
+    def digesting(self, split: str, done: int, total: int) -> None:
+        """Images are being read for their digests."""
+        self.ticker.update(f"reading {split} images", done, total)
+
+    def planned(self, source: SourceDataset, plans: list[SplitPlan], cache: Cache) -> None:
+        """Say what was found, on what device it will be encoded, and how large it will be."""
+        line = self.ticker.line
+        line(f"{source.name} from {source.root}")
+        for split in plans:
+            counts = [f"{len(c.ids):,} {_plural(n)}" for n, c in split.items.columns.items()]
+            left_out = f" ({len(split.items.left_out):,} left out)" if split.items.left_out else ""
+            line(f"  {split.items.split}: {', '.join(counts)}{left_out}")
+            for column, item_id, reason in split.items.left_out[:3]:
+                line(f"    left out: {column} {item_id}: {reason}")
+        for note in source.notes:
+            line(f"  note: {note}")
+        streams = [stream for split in plans for stream in split.streams]
+        for encoder in {id(s.encoder): s.encoder for s in streams}.values():
+            line(
+                f"{encoder.modality} encoder {encoder.name}: {encoder.pool} pooling, "
+                f"on {encoder.device} in {encoder.precision}"
+            )
+        for stream in streams:
+            self._stream(stream)
+        todo = sum(stream.size_bytes for stream in streams)
+        if any(stream.missing_items for stream in streams):
+            line(f"to write: about {gib(todo)} into {cache.root} ({streams[0].spec.dtype})")
+        else:
+            line("nothing to encode: every embedding is there already")
+
+    def _stream(self, stream: StreamPlan) -> None:
+        name = f"{stream.spec.split}/{stream.spec.folder}"
+        if stream.missing_items == 0:
+            self.ticker.line(f"  {name}: complete, nothing to encode")
+            return
+        state = "to go on with" if stream.begun else "to encode"
+        self.ticker.line(
+            f"  {name}: {stream.missing_items:,} of {stream.spec.count:,} items {state}, "
+            f"about {gib(stream.size_bytes)}"
+        )
+        if stream.near is not None:
+            self.ticker.line(f"    differs from {stream.near[0]}, which stays, in")
+            for difference in stream.near[1]:
+                self.ticker.line(f"      {difference}")
+
+    def progress(self, stream: StreamPlan, progress: Encoding) -> None:
+        """Move the bar."""
+        rate = progress.encoded / max(progress.seconds, 1e-9)
+        detail = f"{rate:,.0f} items/s"
+        if stream.encoder.options.layout == "tokens" or stream.encoder.modality == "text":
+            detail += f", {progress.tokens / max(progress.seconds, 1e-9):,.0f} tokens/s"
+        detail += f", {gib(progress.written_bytes)} written"
+        if progress.failures:
+            detail += f", {progress.failures} failed"
+        if progress.waiting:
+            detail = "another process is writing the rest"
+        elif not self.ticker.live and rate:
+            detail += f", {duration((progress.total - progress.done) / rate)} to go"
+        name = f"{stream.spec.split}/{stream.spec.column}@{stream.spec.encoder}"
+        self.ticker.update(name, progress.done, progress.total, detail)
+
+    def finished(self, stream: StreamPlan, progress: Encoding | None) -> None:
+        """Say how a stream ended."""
+        if progress is not None:
+            rate = progress.encoded / max(progress.seconds, 1e-9)
+            self.ticker.line(
+                f"{stream.spec.split}/{stream.spec.folder}: {progress.encoded:,} items in "
+                f"{duration(progress.seconds)} ({rate:,.0f} items/s), "
+                f"{gib(progress.written_bytes)} written"
+            )
+
+
+def _plural(column: str) -> str:
+    return column + "s"
+
+
+def precompute_summary(summary: Summary, dry_run: bool) -> None:
+    """The last lines of a precompute."""
+    console = out()
+    if dry_run:
+        console.print("dry run: nothing written")
+        return
+    for stream in summary.streams:
+        for failure in stream.manifest.failures[:3]:
+            console.print(
+                f"  failed: {stream.split}/{stream.column} {failure.item_id}: {failure.reason}",
+                markup=False,
+                soft_wrap=True,
+            )
+    counts = f"{summary.encoded:,} items encoded, {summary.failures:,} failed"
+    console.print(f"{counts}, {summary.left_out:,} left out, {duration(summary.seconds)}")
+    for name in summary.over_limit:
+        console.print(f"{name}: more items failed than --max-failures allows", markup=False)
+
+
+def list_streams(cache: Cache) -> None:
+    """A table of every stream."""
+    table = Table("data set", "stream", "items", "layout", "size", "state", box=None)
+    for column in ("items", "size"):
+        next(c for c in table.columns if c.header == column).justify = "right"
+    total = 0
+    for dataset, split in cache.splits():
+        for stream in cache.streams(dataset, split):
+            manifest = stream.manifest
+            state = "complete" if stream.complete else f"{len(manifest.shards)}/{manifest.planned}"
+            if manifest.failures:
+                state += f", {len(manifest.failures)} failed"
+            layout = (
+                stream.layout if stream.grid is None else f"tokens 1+{stream.grid}x{stream.grid}"
+            )
+            items = f"{len(stream):,}"
+            name = Text(stream.path.name, overflow="fold")
+            table.add_row(f"{dataset}/{split}", name, items, layout, gib(stream.size_bytes), state)
+            total += stream.size_bytes
+    if table.rows:
+        out().print(table)
+    out().print(f"{len(table.rows)} streams, {gib(total)} in {cache.root}", markup=False)
+
+
+def describe_stream(cache: Cache, name: str) -> None:
+    """Everything a manifest says, shards apart.
+
+    Raises:
+        CacheError: If no stream or several have that name.
+    """
+    found = [
+        stream
+        for dataset, split in cache.splits()
+        for stream in cache.streams(dataset, split)
+        if name in f"{stream.path}"
+    ]
+    if not found:
+        raise CacheError(f"{cache.root}: no stream {name!r}; cbmf cache ls lists them")
+    for stream in found:
+        manifest = stream.manifest
+        shards = f"{len(manifest.shards)} of {manifest.planned} shards"
+        facts = {
+            "path": str(stream.path),
+            "state": "complete" if stream.complete else "incomplete",
+            "stored": f"{len(stream):,} of {manifest.spec.count:,} items in {shards}",
+            "size": gib(stream.size_bytes),
+            "failures": [vars(failure) for failure in manifest.failures],
+            "fingerprint": stream.fingerprint,
+            "identity": stream.identity,
+            "width": manifest.spec.width,
+            "pooled_width": manifest.spec.pooled_width,
+            **manifest.spec.whole,
+        }
+        out().print_json(data=facts)
+
+
+def verify_cache(cache: Cache, keep: bool) -> bool:
+    """Print what is wrong in a cache and take bad shards out; whether anything was wrong."""
+    from .cache.upkeep import verify
+    from .cache.writer import strike_shards
+
+    console = out()
+    bad = checked = 0
+    for path, findings in verify(cache):
+        checked += 1
+        for finding in findings:
+            bad += 1
+            console.print(f"bad: {finding.reason}", markup=False, soft_wrap=True)
+        numbers = {finding.shard for finding in findings if finding.shard is not None}
+        if numbers and not keep:
+            strike_shards(path, numbers)
+            console.print(
+                f"{path}: {len(numbers)} shards taken out; cbmf precompute writes them anew",
+                markup=False,
+                soft_wrap=True,
+            )
+    console.print(f"{checked} items files and streams checked, {bad} bad")
+    return bad > 0
+
+
+def collect_garbage(cache: Cache, incomplete: bool, dry_run: bool) -> None:
+    """Print and remove what nothing needs."""
+    from .cache.upkeep import garbage, remove
+
+    pieces = garbage(cache, incomplete=incomplete)
+    for piece in pieces:
+        verb = "would remove" if dry_run else "remove"
+        out().print(
+            f"{verb} {piece.path}: {piece.reason}, {gib(piece.size_bytes)}",
+            markup=False,
+            soft_wrap=True,
+        )
+    freed = sum(piece.size_bytes for piece in pieces) if dry_run else remove(pieces)
+    out().print(f"{len(pieces)} removed, {gib(freed)} freed" if not dry_run else gib(freed))
