@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from ..cache.errors import InputError
+from .scenes import DEMO_ENCODERS as SHIPPED
+from .scenes import demo_encoder
 from .pooling import POOLS, pool_grid, pool_image, pool_text, split_image_tokens
 
 DEFAULT_ENCODERS = {"text": "bert-base-uncased", "image": "google/vit-base-patch16-224"}
@@ -77,13 +79,14 @@ class FrozenEncoder:
         """Load an encoder.
 
         Args:
-            name: Hub name or local folder.
+            name: Hub name, local folder, or one of the encoders that ship with the package.
             modality: `text` or `image`.
             options: How to run it.
 
         Raises:
             InputError: If it cannot be found or loaded, or lacks weights.
         """
+        name = str(demo_encoder(name)) if name in SHIPPED else name
         self.name, self.modality, self.options = name, modality, options
         self.short_name = re.sub(r"[^\w.+-]+", "-", name.rstrip("/").split("/")[-1]) or modality
         self.device = _device(options.device)

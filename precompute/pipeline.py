@@ -122,39 +122,36 @@ Report = Callable[[Progress], None]
 
 def plan(
     name: str,
-    splits: Sequence[Split],
+    split: Split,
     encoders: Sequence[FrozenEncoder],
     cache: Cache,
     options: PrecomputeOptions,
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> list[SplitPlan]:
-    """What is to be encoded. Images are digested, nothing is written yet.
+) -> SplitPlan:
+    """What is to be encoded of a split. Its images are digested, nothing is written yet.
 
     Args:
         name: Name of the data set in the cache.
-        splits: As the reader gave them.
+        split: As the reader gave it.
         encoders: Loaded encoders; each runs over every column of its modality.
         cache: Where embeddings lie.
         options: How they are made and stored.
-        report: Called now and then with how many images of a split are digested, of how many.
+        report: Called now and then with how many images are digested, of how many.
 
     Raises:
-        InputError: If a split has nothing to encode.
+        InputError: If the split has nothing to encode.
     """
     name = f"{name}-limit{options.limit}" if options.limit else name
-    plans = []
-    for split in splits:
-        split = limited(split, options.limit) if options.limit else split
-        known = _known(cache.folder(name, split.name) / ITEMS_NAME)
-        items, ordered = build_items(name, split, known, report)
-        streams = [
-            _plan_stream(items, column, ordered.columns[column], encoder, cache, options)
-            for encoder in encoders
-            for column in ordered.columns
-            if ordered.columns[column].modality == encoder.modality
-        ]
-        plans.append(SplitPlan(items, streams))
-    return plans
+    split = limited(split, options.limit) if options.limit else split
+    known = _known(cache.folder(name, split.name) / ITEMS_NAME)
+    items, ordered = build_items(name, split, known, report)
+    streams = [
+        _plan_stream(items, column, ordered.columns[column], encoder, cache, options)
+        for encoder in encoders
+        for column in ordered.columns
+        if ordered.columns[column].modality == encoder.modality
+    ]
+    return SplitPlan(items, streams)
 
 
 def _known(path: Path) -> Items | None:

@@ -13,6 +13,7 @@ from ..cache.errors import InputError
 from ..cache.stream import Stream
 from .datasets.registry import read_dataset
 from .datasets.source import SourceDataset
+from .demo import DEMO, DEMO_ENCODERS, read_demo
 from .encode import encode_stream
 from .encoders import DEFAULT_ENCODERS, FrozenEncoder
 from .pipeline import PrecomputeOptions, Progress, SplitPlan, StreamPlan, execute, plan
@@ -81,23 +82,17 @@ def precompute(request: Request, reporter: Reporter) -> Summary:
         DiskFullError: If the disk is too small, or fills up.
     """
     began = time.monotonic()
-    cache = Cache(request.cache_root)
-    source = read_dataset(request.dataset, request.root, request.splits)
-    encoders = _encoders(request, source)
-    plans: list[SplitPlan] = []
-    for split in source.splits:
-
-        def digesting(done: int, total: int, name: str = split.name) -> None:
-            reporter.digesting(name, done, total)
-
-        plans += plan(source.name, [split], encoders, cache, request.options, digesting)
-    _require_use(plans, encoders, source)
-    reporter.planned(source, plans, cache)
+    sources = _read(request)
+    encoders = _encoders(request, sources)
     streams: list[Stream] = []
-    encoded = 0
-    if not request.dry_run:
-        execute(plans, cache, request.options)
-        for stream_plan in [stream for split_plan in plans for stream in split_plan.streams]:
+    encoded = left_out = 0
+    for source in sources:
+        plans = _plan(request, source, encoders, reporter)
+        left_out += sum(len(split.items.left_out) for split in plans)
+        if request.dry_run:
+            continue
+        execute(plans, Cache(request.cache_root), request.options)
+        for stream_plan in [stream for split in plans for stream in split.streams]:
             stream, count = _run(stream_plan, request.options, reporter)
             streams.append(stream)
             encoded += count
@@ -105,21 +100,32 @@ def precompute(request: Request, reporter: Reporter) -> Summary:
         streams=streams,
         encoded=encoded,
         failures=sum(len(s.manifest.failures) for s in streams),
-        left_out=sum(len(p.items.left_out) for p in plans),
+        left_out=left_out,
         over_limit=[s.path.name for s in streams if _over(s, request.options.max_failures)],
         seconds=time.monotonic() - began,
     )
 
 
-def _encoders(request: Request, source: SourceDataset) -> list[FrozenEncoder]:
-    columns = [column for split in source.splits for column in split.columns.values()]
-    modalities = sorted({column.modality for column in columns})
+def _read(request: Request) -> list[SourceDataset]:
+    if request.dataset == DEMO:
+        return read_demo(request.root)
+    return [read_dataset(request.dataset, request.root, request.splits)]
+
+
+def _encoders(request: Request, sources: Sequence[SourceDataset]) -> list[FrozenEncoder]:
+    modalities = {
+        column.modality
+        for source in sources
+        for split in source.splits
+        for column in split.columns.values()
+    }
     names: dict[str, Sequence[str]] = {"image": request.image, "text": request.text}
     if not request.text and not request.image:
-        names = {modality: (DEFAULT_ENCODERS[modality],) for modality in modalities}
+        defaults = DEMO_ENCODERS if request.dataset == DEMO else DEFAULT_ENCODERS
+        names = {modality: (defaults[modality],) for modality in modalities}
     for modality in names:
         if names[modality] and modality not in modalities:
-            raise InputError(f"{source.name} has no {modality}s; leave --{modality} out")
+            raise InputError(f"{request.dataset} has no {modality}s; leave --{modality} out")
     options = request.options.encoder
     return [
         FrozenEncoder(name, modality, options)
@@ -128,13 +134,22 @@ def _encoders(request: Request, source: SourceDataset) -> list[FrozenEncoder]:
     ]
 
 
-def _require_use(
-    plans: list[SplitPlan], encoders: list[FrozenEncoder], source: SourceDataset
-) -> None:
-    used = {id(stream.encoder) for split in plans for stream in split.streams}
-    for encoder in encoders:
-        if id(encoder) not in used:
-            raise InputError(f"{source.name} has no {encoder.modality}s for {encoder.name}")
+def _plan(
+    request: Request,
+    source: SourceDataset,
+    encoders: Sequence[FrozenEncoder],
+    reporter: Reporter,
+) -> list[SplitPlan]:
+    cache = Cache(request.cache_root)
+    plans: list[SplitPlan] = []
+    for split in source.splits:
+
+        def digesting(done: int, total: int, name: str = split.name) -> None:
+            reporter.digesting(name, done, total)
+
+        plans.append(plan(source.name, split, encoders, cache, request.options, digesting))
+    reporter.planned(source, plans, cache)
+    return plans
 
 
 def _run(
