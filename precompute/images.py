@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import os
+import struct
 import tarfile
 import warnings
 import zipfile
@@ -73,14 +75,19 @@ class ImageFile:
             raise InputError(f"{self.name}: {error.strerror or error}") from error
 
 
-_ZIP_ERRORS = (
+ZIP_ERRORS = (
     zipfile.BadZipFile,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
     zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
 )
+"""What `zipfile` raises, besides OSError, over a damaged, encrypted or unknown archive."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class ZipMember:
             if info.file_size > MEMBER_LIMIT:
                 raise OSError(f"{info.file_size} bytes are over the limit")
             return archive.read(info)
-        except _ZIP_ERRORS as error:
+        except ZIP_ERRORS as error:
             raise OSError(f"cannot be read from {self.archive.name} ({error})") from error
 
     def digest(self) -> bytes:

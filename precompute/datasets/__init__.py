@@ -1,0 +1,1 @@
+"""Readers of data sets from their official layouts; `registry` names them all."""
