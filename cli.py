@@ -227,6 +227,118 @@ def precompute(
         raise typer.Exit(EXIT_FAILURE)
 
 
+@app.command(cls=Command, rich_help_panel="The three stages")
+def fit(
+    cache: CacheOption = "",
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set in the cache. Default: the only one.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="best, paper (its text), or released (its author's code).")
+    ] = "best",
+    method: Annotated[str, typer.Option(help="cbmf, or linear: two matrices.")] = "cbmf",
+    fusion: Annotated[
+        str | None,
+        typer.Option(help="add, mul, concat, dot, additive, general, or none (no context)."),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="pooled, or tokens if the cache holds them.")
+    ] = None,
+    left: Annotated[
+        str | None,
+        typer.Option(help="Encoder of the images (or first texts), if there are several."),
+    ] = None,
+    right: Annotated[
+        str | None, typer.Option(help="Encoder of the texts, if there are several.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes at most.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images, or pairs, a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any other option of the fit (docs/method.md)."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder. Default: runs/DATASET-PRESET-FUSION-LAYOUT-SEED."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: what there is.")] = None,
+) -> None:
+    """Stage 2: fit the fusion model on cached embeddings.
+
+    Interrupted, it goes on where it stopped. Linear heads are fitted beside, for comparison.
+    """
+    from .cache.catalog import Cache
+    from .train.config import parse_settings
+    from .train.config import preset as configure
+    from .train.fit import fit as run
+
+    given = {
+        "method": method if method != "cbmf" else None,
+        "fusion": fusion,
+        "layout": layout,
+        "left": left,
+        "right": right,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+    }
+    overrides = {name: value for name, value in given.items() if value is not None}
+    config = configure(preset, **overrides, **parse_settings(setting or ()))
+    with console.Ticker() as ticker:
+        report = console.FitReporter(ticker)
+        store = Cache(_root(cache))
+        result = run(store, config, out=out, dataset=dataset, device=device, report=report)
+    console.fit_summary(result)
+
+
+@app.command(cls=Command, rich_help_panel="The three stages")
+def evaluate(
+    names: Annotated[list[str], typer.Argument(help="retrieval, zero-shot, or all.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder. Default: the newest in ./runs.")
+    ] = None,
+    cache: CacheOption = "",
+    dataset: Annotated[str | None, typer.Option(help="Only this data set of the cache.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Only this split. Default: test, else val.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cpu.")] = None,
+) -> None:
+    """Stage 3: score a run on every benchmark that the cache holds. No encoder is loaded."""
+    from .cache.catalog import Cache
+    from .evaluate.suite import evaluate as score
+    from .train.run import Run, newest_run
+
+    folder = run or newest_run()
+    opened = Run.load(folder, device or "cpu")
+    with console.Ticker() as ticker:
+        store = Cache(_root(cache))
+        found = score(store, opened, names, dataset=dataset, split=split, report=ticker.line)
+    console.evaluation(found)
+
+
+@app.command(cls=Command, rich_help_panel="To begin with")
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("cbmf-demo"),
+    seed: Annotated[int, typer.Option(help="Of the fit.")] = 0,
+) -> None:
+    """Run all three stages on generated data, with encoders that ship with the package.
+
+    Under two minutes on two cores; no download.
+    """
+    from .demo import run_demo
+
+    with console.Ticker() as ticker:
+        encoding, fitting = console.PrecomputeReporter(ticker), console.FitReporter(ticker)
+        found = run_demo(out, seed, encoding, fitting)
+    console.evaluation(found)
+
+
 @cache_app.command("ls", cls=Command)
 def cache_ls(cache: CacheOption = "") -> None:
     """List the streams: items, size, layout, completeness."""

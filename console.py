@@ -16,10 +16,13 @@ from .cache.errors import CacheError
 
 if TYPE_CHECKING:
     from .cache.catalog import Cache
+    from .evaluate.suite import Evaluation
     from .precompute.datasets.source import SourceDataset
     from .precompute.pipeline import Progress as Encoding
     from .precompute.pipeline import SplitPlan, StreamPlan
     from .precompute.stage import Summary
+    from .train.loop import Progress as Fitting
+    from .train.run import Run
 
 LINE_EVERY_S = 10.0
 """Seconds between two plain lines of progress."""
@@ -301,3 +304,65 @@ def collect_garbage(cache: Cache, incomplete: bool, dry_run: bool) -> None:
         )
     freed = sum(piece.size_bytes for piece in pieces) if dry_run else remove(pieces)
     out().print(f"{len(pieces)} removed, {gib(freed)} freed" if not dry_run else gib(freed))
+
+
+class FitReporter:
+    """Prints how a fit goes."""
+
+    def __init__(self, ticker: Ticker) -> None:
+        """Print through a ticker."""
+        self.ticker = ticker
+
+    def __call__(self, progress: Fitting) -> None:
+        """Show what is being fitted, and how far it is."""
+        if progress.stage == "data" or not progress.values:
+            self.ticker.line(progress.text)
+            return
+        if self.ticker.live:
+            self.ticker.update(
+                f"fit {progress.stage}", progress.epoch, progress.epochs, _epoch(progress.values)
+            )
+        elif progress.epoch in (1, progress.epochs) or progress.epoch % 10 == 0:
+            self.ticker.line(f"{progress.stage}: {progress.text}")
+
+
+def _epoch(values: dict[str, float]) -> str:
+    recall, speed = values["val_recall"], values["pairs_per_s"]
+    return f"mean val recall {recall:.1%}, {speed:,.0f} pairs/s"
+
+
+def fit_summary(run: Run) -> None:
+    """The last lines of a fit."""
+    from .train.loop import read_history
+
+    console = out()
+    history = read_history(run.folder)
+    best = max(history, key=lambda line: line["val_recall"])
+    seconds = sum(line["seconds"] for line in history)
+    console.print(
+        f"{len(history)} epochs in {duration(seconds)}; best mean recall in validation "
+        f"{best['val_recall']:.1%} (epoch {best['epoch']:.0f})"
+    )
+    console.print(f"run: {run.folder}", markup=False, soft_wrap=True)
+    console.print(
+        f"next: cbmf evaluate all --run {run.folder}", markup=False, soft_wrap=True, style="dim"
+    )
+
+
+def evaluation(found: Evaluation) -> None:
+    """The tables of an evaluation, and what was skipped."""
+    from .evaluate.tables import table, together
+
+    console = out()
+    for results in together(found.results):
+        console.print()
+        console.print(table(results))
+    console.print()
+    for skipped in found.skipped:
+        console.print(
+            f"skipped: {skipped.benchmark} on {skipped.dataset}: {skipped.reason}",
+            markup=False,
+            soft_wrap=True,
+            style="dim",
+        )
+    console.print(f"results: {found.folder}/results.md, results.json", markup=False, soft_wrap=True)

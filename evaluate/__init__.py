@@ -1,0 +1,1 @@
+"""Stage 3: benchmarks on cached embeddings; nothing is encoded, no encoder is loaded."""

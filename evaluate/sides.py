@@ -1,0 +1,117 @@
+"""The encoders and streams that a run's model is evaluated on."""
+
+from __future__ import annotations
+
+from ..cache.catalog import Cache
+from ..cache.errors import InputError, StreamError
+from ..cache.items import Items
+from ..cache.stream import Stream
+from ..train.aligner import EncoderSpec, read_card
+from ..train.run import Run
+from ..train.source import TEST, TRAIN, VAL
+
+
+def two_encoders(run: Run, left: str, right: str) -> tuple[int, int]:
+    """Places in the model of the encoders for a left and a right modality; two different ones.
+
+    Raises:
+        InputError: If the model has not got them.
+    """
+    encoders = run.model.encoders
+    for i, one in enumerate(encoders):
+        for j, two in enumerate(encoders):
+            if i != j and (one.modality, two.modality) == (left, right):
+                return i, j
+    have = ", ".join(f"{spec.name} ({spec.modality})" for spec in encoders)
+    raise InputError(f"{left} with {right} is asked for, run {run.folder.name} aligns {have}")
+
+
+def stream_of(cache: Cache, items: Items, column: str, run: Run, encoder: int) -> Stream:
+    """The stream over a column of present items that one of the model's encoders made.
+
+    Args:
+        cache: Where to look.
+        items: Of the split.
+        column: Column of the items.
+        run: The run; its model says which layout and grid it reads.
+        encoder: Place of the encoder in the model.
+
+    Raises:
+        StreamError: If the cache has none of that encoder, or of another layout or grid; the
+            message has the command that makes it. Or if it is incomplete.
+        CacheError: If the column is missing, or several streams fit.
+    """
+    items.column(column)
+    spec, layout = run.model.encoders[encoder], run.model.layout
+    present = cache.streams(items.dataset, items.split, column)
+    own = [stream for stream in present if stream.identity == spec.identity]
+    if not own:
+        raise StreamError(_foreign(cache, items, column, run, spec, present))
+    if layout == "pooled":
+        return cache.find(items.dataset, items.split, column, identity=spec.identity, layout=layout)
+    fitting = [s for s in own if s.layout == "tokens" and s.grid == spec.grid]
+    if not fitting:
+        grid = "" if spec.grid is None else f" --grid {spec.grid}"
+        raise StreamError(
+            f"{cache.folder(items.dataset, items.split)}: run {run.folder.name} reads tokens of "
+            f"{spec.name}{f' (grid {spec.grid})' if grid else ''}, the cache has "
+            f"{_names(own)}; run cbmf precompute {items.dataset} --{spec.modality} {spec.name} "
+            f"--layout tokens{grid}"
+        )
+    chosen = min(fitting, key=lambda s: (not s.complete, s.dtype != "float16", s.path.name))
+    return cache.find(items.dataset, items.split, column, encoder=chosen.path.name, layout=layout)
+
+
+def _foreign(
+    cache: Cache, items: Items, column: str, run: Run, spec: EncoderSpec, present: list[Stream]
+) -> str:
+    """The one line about a stream of another encoder, or none at all."""
+    same = [stream for stream in present if stream.encoder == spec.name]
+    why = " (the same name, but other weights or settings)" if same else ""
+    names = " ".join(f"--{s.modality} {s.name}" for s in reversed(run.model.encoders))
+    return (
+        f"{cache.folder(items.dataset, items.split)}: run {run.folder.name} was fitted on "
+        f"{spec.modality} encoder {spec.name} [{spec.identity[:12]}], the cache has {column} "
+        f"embeddings of {_names(present) or 'none'}{why}; make the run's own with "
+        f"cbmf precompute {items.dataset} {names}, or fit a run on these"
+    )
+
+
+def _names(streams: list[Stream]) -> str:
+    names = {
+        f"{s.encoder} [{s.identity[:12]}] ({s.layout}"
+        + ("" if s.grid is None else f", grid {s.grid}")
+        + ("" if s.complete else ", incomplete")
+        + ")"
+        for s in streams
+    }
+    return ", ".join(sorted(names))
+
+
+def default_split(cache: Cache, dataset: str, run: Run) -> str:
+    """The split to report on: `test`, else `val`; else `train`, but never the run's own.
+
+    Raises:
+        InputError: If there is none.
+    """
+    splits = [split for name, split in cache.splits() if name == dataset]
+    for split in (TEST, VAL, TRAIN):
+        if split in splits and (split != TRAIN or dataset != run.dataset):
+            return split
+    if not splits:
+        cache.items(dataset, TEST)  # says what the cache has
+    raise InputError(
+        f"{cache.root}/{dataset} has neither test nor val, only {', '.join(splits)}; "
+        f"encode another split with cbmf precompute {dataset}, or name one with --split"
+    )
+
+
+def note_on_split(run: Run, dataset: str, split: str) -> str:
+    """What the fit has seen of a split, in a sentence; empty if nothing."""
+    if dataset != run.dataset:
+        return ""
+    if split == TRAIN:
+        return "the model was fitted on this split"
+    if split == VAL and VAL in read_card(run.folder).get("streams", {}):
+        return "this split chose the epoch (early stopping); figures on it are a little too good"
+    return ""

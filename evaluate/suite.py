@@ -1,0 +1,186 @@
+"""Run benchmarks on a run and keep what they found in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..cache.catalog import Cache
+from ..cache.errors import CacheError, InputError
+from ..cache.files import new_file
+from ..cache.items import Items
+from ..train.run import Run
+from . import retrieval, zero_shot
+from .results import RESULTS_FOLDER, Result, merge_results
+from .sides import default_split
+from .tables import markdown, together
+
+ALL = "all"
+BENCHMARKS = (retrieval.BENCHMARK, zero_shot.BENCHMARK)
+MARKDOWN_NAME = "results.md"
+Report = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A benchmark that could not be run."""
+
+    benchmark: str
+    dataset: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    folder: Path
+    """Holds results.json and results.md, with the run's earlier results too."""
+    results: list[Result] = field(default_factory=list)
+    """Those made now."""
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A benchmark on a split."""
+
+    benchmark: str
+    dataset: str
+    split: str
+    asked: bool
+    """Named by the user: a failure is an error then, not a reason to skip it."""
+
+
+def evaluate(
+    cache: Cache,
+    run: Run,
+    names: Sequence[str],
+    *,
+    dataset: str | None = None,
+    split: str | None = None,
+    report: Report = silent,
+) -> Evaluation:
+    """Evaluate a run on cached embeddings; no encoder is loaded.
+
+    `retrieval` is on the run's own data set unless another is named; `zero-shot` on every labelled
+    data set; `all` is both, on every data set. Each is on the split `test` if there is one, else
+    `val`, else `train` if the model was not fitted on it.
+
+    Args:
+        cache: Where the embeddings lie.
+        run: What to evaluate, on the device where its model is.
+        names: Some of `retrieval`, `zero-shot` and `all`.
+        dataset: Only this one.
+        split: This split rather than the default one.
+        report: Called with what is being measured.
+
+    Returns:
+        What was found, saved in RUN/results as it is found, and what was skipped and why.
+
+    Raises:
+        InputError: If a name is unknown, or nothing can be evaluated.
+        CacheError: If what was asked for by name is not in the cache; StreamError if the cache has
+            only embeddings of other encoders than the run's.
+        RunError: If the results that the folder has are damaged.
+    """
+    unknown = [name for name in names if name not in (*BENCHMARKS, ALL)]
+    if unknown or not names:
+        raise InputError(
+            f"no benchmark {', '.join(map(repr, unknown)) or 'is named'}; "
+            f"there are {', '.join(BENCHMARKS)} and {ALL}"
+        )
+    evaluation = Evaluation(run.folder / RESULTS_FOLDER)
+    for case in _cases(cache, run, names, dataset, split, evaluation.skipped):
+        try:
+            found = _evaluate(cache, run, case, report)
+        except (InputError, CacheError) as error:
+            if case.asked:
+                raise
+            where = f"{case.dataset}/{case.split}"
+            evaluation.skipped.append(Skipped(case.benchmark, where, str(error)))
+            continue
+        _save(evaluation.folder, found)
+        evaluation.results.extend(found)
+    if not evaluation.results:
+        raise InputError(_nothing(cache, names, evaluation.skipped))
+    return evaluation
+
+
+def _cases(
+    cache: Cache,
+    run: Run,
+    names: Sequence[str],
+    dataset: str | None,
+    split: str | None,
+    skipped: list[Skipped],
+) -> Iterator[Case]:
+    """What to evaluate; what cannot be is added to `skipped`."""
+    everything = ALL in names
+    for benchmark in BENCHMARKS:
+        if not everything and benchmark not in names:
+            continue
+        own = run.dataset if benchmark == retrieval.BENCHMARK and not everything else None
+        name = dataset or own
+        if name is None:
+            yield from _everywhere(cache, run, benchmark, split, skipped)
+            continue
+        chosen = split or default_split(cache, name, run)
+        if not everything or benchmark in _allowed(cache.items(name, chosen)):
+            yield Case(benchmark, name, chosen, asked=True)
+
+
+def _everywhere(
+    cache: Cache, run: Run, benchmark: str, split: str | None, skipped: list[Skipped]
+) -> Iterator[Case]:
+    """A benchmark on every data set that is made for it."""
+    for dataset in dict.fromkeys(name for name, _ in cache.splits()):
+        if split is not None and (dataset, split) not in cache.splits():
+            continue
+        try:
+            chosen = split or default_split(cache, dataset, run)
+            allowed = _allowed(cache.items(dataset, chosen))
+        except (InputError, CacheError) as error:
+            skipped.append(Skipped(benchmark, dataset, str(error)))
+            continue
+        if benchmark in allowed:
+            yield Case(benchmark, dataset, chosen, asked=False)
+        elif not allowed and benchmark == retrieval.BENCHMARK:
+            reason = "it has neither pairs that belong together nor labelled images"
+            skipped.append(Skipped(benchmark, f"{dataset}/{chosen}", reason))
+
+
+def _allowed(items: Items) -> list[str]:
+    """The benchmarks that a split is made for."""
+    fits = (retrieval.retrieval_pairs(items) is not None, zero_shot.is_labelled(items))
+    return [name for name, fit in zip(BENCHMARKS, fits, strict=True) if fit]
+
+
+def _evaluate(cache: Cache, run: Run, case: Case, report: Report) -> list[Result]:
+    if case.benchmark == retrieval.BENCHMARK:
+        return [retrieval.evaluate_retrieval(cache, run, case.dataset, case.split, report)]
+    return zero_shot.evaluate_zero_shot(cache, run, case.dataset, case.split, report)
+
+
+def _save(folder: Path, results: Sequence[Result]) -> None:
+    """Put results into a run's results.json and write results.md anew, each atomically."""
+    merged = merge_results(folder, results)
+    text = "\n".join(markdown(group) for group in together(merged))
+    with new_file(folder / MARKDOWN_NAME) as part:
+        part.write_text(f"# Results of {results[0].run}\n\n{text}", encoding="utf-8")
+
+
+def _nothing(cache: Cache, names: Sequence[str], skipped: Sequence[Skipped]) -> str:
+    """The one line that says why there is no result."""
+    if not skipped:
+        return (
+            f"{cache.root} has nothing to evaluate {', '.join(names)} on; encode labelled images "
+            "(cbmf precompute cifar10) or pairs (cbmf precompute flickr8k) with the run's encoders"
+        )
+    reasons = "; ".join(f"{skip.benchmark} {skip.dataset}: {skip.reason}" for skip in skipped)
+    return f"nothing could be evaluated: {reasons}"

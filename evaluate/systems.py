@@ -1,0 +1,108 @@
+"""What is measured side by side: the fitted model, what was fitted beside it, and the floors.
+
+n items of a side, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..cache.catalog import Cache, is_over
+from ..cache.items import Items
+from ..cache.stream import Stream
+from ..train.aligner import Aligner
+from ..train.run import Run
+from .projection import project
+
+_BESIDE = {"linear": "linear heads"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """The items of one column that take part, and the stream that has them."""
+
+    stream: Stream
+    encoder: int
+    """Place of the stream's encoder in the model."""
+    rows: np.ndarray
+    """(n,) int64: rows in the column of items.h5, ascending, all of them in the stream."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One way to turn two sides into comparable unit rows."""
+
+    name: str
+    kind: str
+    """As in `results.Row`."""
+    model: Aligner | None
+    """None: the encoder's own pooled vectors."""
+    left: Side
+    right: Side
+
+    def embed(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Unit rows of the items of both sides, each (n, D) float32, on a device."""
+        return self._embed(self.left, device), self._embed(self.right, device)
+
+    def _embed(self, side: Side, device: torch.device) -> Tensor:
+        if self.model is None:
+            whole = F.normalize(torch.from_numpy(side.stream.pooled()), dim=1).to(device)
+        else:
+            whole = project(self.model, side.encoder, side.stream)
+        place = places(side.stream.rows, side.rows)
+        return whole[torch.from_numpy(place).to(device)]
+
+
+def places(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each wanted row stands among ascending rows, int64; -1 where it is missing."""
+    if not len(rows):
+        return np.full(len(wanted), -1, np.int64)
+    at = np.searchsorted(rows, wanted).clip(max=len(rows) - 1)
+    return np.where(rows[at] == wanted, at, -1)
+
+
+def systems_of(cache: Cache, items: Items, run: Run, left: Side, right: Side) -> list[System]:
+    """Everything to measure on two sides: model, linear heads, untrained model, raw floors.
+
+    There is a raw floor for each encoder that the cache has both sides of: elsewhere, as between an
+    image and a text encoder, the vectors cannot be compared.
+    """
+    name = model_name(run)
+    found = [
+        System(name, "model", run.model, left, right),
+        *(
+            System(_BESIDE.get(key, key), "baseline", model, left, right)
+            for key, model in run.baselines.items()
+        ),
+        System(f"{name}, untrained", "untrained", run.untrained, left, right),
+    ]
+    for stream in {side.stream.identity: side.stream for side in (left, right)}.values():
+        one = _same_encoder(cache, items, stream, left)
+        two = _same_encoder(cache, items, stream, right)
+        if one is not None and two is not None:
+            found.append(System(f"raw {stream.encoder}", "raw", None, one, two))
+    return found
+
+
+def model_name(run: Run) -> str:
+    """Name of the fitted model, for tables: `cbmf-add`, or `linear heads`."""
+    method = run.config.method
+    return _BESIDE.get(method, f"{method}-{run.config.model.fusion}")
+
+
+def _same_encoder(cache: Cache, items: Items, stream: Stream, side: Side) -> Side | None:
+    """The side as the encoder of `stream` sees it, if the cache has all of its items."""
+    for other in [stream, *cache.streams(items.dataset, items.split, side.stream.column)]:
+        if (
+            (other.column, other.identity) == (side.stream.column, stream.identity)
+            and other.complete
+            and is_over(other, items)
+            and (places(other.rows, side.rows) >= 0).all()
+        ):
+            return replace(side, stream=other)
+    return None

@@ -1,0 +1,173 @@
+"""Results as tables: Markdown for files, rich for the terminal. Shares in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from rich.table import Table
+from rich.text import Text
+
+from .results import Result, Row
+
+HEADINGS = {"median_rank": "median rank", "MRR": "MRR", "mean_class_recall": "per class"}
+"""How a metric is called in a table, where that is not its name."""
+PROTOCOLS = {"photo": "“a photo of a {}.”", "names": "bare class names"}
+LOWER_IS_BETTER = ("median_rank",)
+EXPLANATION = "Recalls and accuracies in %, ± half of the 95% bootstrap interval over {unit}."
+ABSENT = "-"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure as it is shown."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a table: one direction of retrieval, or one protocol of classification."""
+
+    title: str
+    headings: list[str]
+    rows: list[tuple[Row, list[Cell]]]
+
+
+def together(results: Sequence[Result]) -> Iterator[list[Result]]:
+    """Results that share a table: those of one benchmark and split, side by side in the list."""
+    for _, group in groupby(results, key=lambda result: result.key[:3]):
+        yield list(group)
+
+
+def table(results: Sequence[Result]) -> Table:
+    """One table for the terminal; no wider than 80 columns unless a system's name is.
+
+    Args:
+        results: Of one benchmark and split, at least one.
+    """
+    sections = [section for result in results for section in sections_of(result)]
+    grid = Table(
+        title=Text(title(results[0]), style="bold"),
+        title_justify="left",
+        caption=Text("\n".join(remarks(results[0]))),
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+    )
+    grid.add_column("", overflow="fold", min_width=12)
+    for heading in sections[0].headings:
+        grid.add_column(heading, justify="right", no_wrap=len(heading) < 8, overflow="fold")
+    for section in sections:
+        grid.add_row(Text(section.title, style="italic"))
+        for row, cells in section.rows:
+            style = "dim" if row.kind == "chance" else ""
+            shown = [Text(cell.text, style="bold" if cell.best else "") for cell in cells]
+            grid.add_row(Text(f"  {row.system}"), *shown, style=style)
+    return grid
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """The same in Markdown: a heading, a table for each section, remarks.
+
+    Args:
+        results: Of one benchmark and split, at least one.
+    """
+    lines = [f"## {_escaped(title(results[0]))}", ""]
+    for result in results:
+        for section in sections_of(result):
+            lines.append("| " + " | ".join([_escaped(section.title), *section.headings]) + " |")
+            lines.append("|---|" + "---:|" * len(section.headings))
+            for row, cells in section.rows:
+                shown = [f"**{cell.text}**" if cell.best else cell.text for cell in cells]
+                lines.append("| " + " | ".join([_escaped(row.system), *shown]) + " |")
+            lines.append("")
+    lines += [f"- {_escaped(remark)}" for remark in remarks(results[0])]
+    return "\n".join(lines) + "\n"
+
+
+def title(result: Result) -> str:
+    """Benchmark, split and encoders in a line."""
+    encoders = " with ".join(dict.fromkeys(result.encoders.values()))
+    return f"{result.benchmark}: {result.dataset}/{result.split}, {encoders}"
+
+
+def remarks(result: Result) -> list[str]:
+    """What stands below a table: how much took part, what did not, and what to bear in mind."""
+    counts = ", ".join(
+        f"{count:,} {name}" for name, count in result.counts.items() if name != "templates"
+    )
+    unit = "images" if "image" in result.encoders else "left items"
+    found = [f"Run {result.run}, preset {result.preset}. {counts}."]
+    missing = [f"{count:,} {name}" for name, count in result.excluded.items() if count]
+    if missing:
+        found.append(f"Left out, for want of embeddings: {', '.join(missing)}.")
+    if result.note:
+        found.append(f"Note: {result.note}.")
+    return [*found, EXPLANATION.format(unit=unit)]
+
+
+def sections_of(result: Result) -> list[Section]:
+    """The parts of a result, each with its metrics in order."""
+    prefixes = list(dict.fromkeys(name.rpartition("/")[0] for name in result.rows[0].metrics))
+    return [_section(result, prefix) for prefix in prefixes]
+
+
+def _section(result: Result, prefix: str) -> Section:
+    names = [name for name in result.rows[0].metrics if name.rpartition("/")[0] == prefix]
+    best = {name: _best(result.rows, name) for name in names}
+    rows = [
+        (row, [Cell(show(row, name), _text(row, name) == best[name]) for name in names])
+        for row in result.rows
+    ]
+    headings = [name.rpartition("/")[2] for name in names]
+    return Section(
+        title=prefix.replace("_to_", " → ") or _protocol_title(result),
+        headings=[HEADINGS.get(name, name) for name in headings],
+        rows=[
+            (row, [Cell(cell.text, cell.best and row.kind != "chance") for cell in cells])
+            for row, cells in rows
+        ],
+    )
+
+
+def _protocol_title(result: Result) -> str:
+    ensemble = f"ensemble of {result.counts.get('templates', 0)} templates"
+    return PROTOCOLS.get(result.protocol, ensemble)
+
+
+def _best(rows: Sequence[Row], name: str) -> str:
+    """The best figure as it is shown, chance apart; rows that show the same are all best."""
+    values = [(row.metrics[name], row) for row in rows if row.kind != "chance"]
+    if not values:
+        return ""
+    pick = min if name.rpartition("/")[2] in LOWER_IS_BETTER else max
+    return _text(pick(values, key=lambda pair: pair[0])[1], name)
+
+
+def show(row: Row, name: str) -> str:
+    """A metric with its interval: `45.3 ±1.2`; a dash where the system has none."""
+    if name not in row.intervals:
+        return _text(row, name)
+    low, high = row.intervals[name]
+    return f"{_text(row, name)} ±{100 * (high - low) / 2:.1f}"
+
+
+def _text(row: Row, name: str) -> str:
+    if name not in row.metrics:
+        return ABSENT
+    value, metric = row.metrics[name], name.rpartition("/")[2]
+    if metric == "median_rank":
+        return f"{value:,.1f}".removesuffix(".0")
+    return f"{value:.3f}" if metric == "MRR" else f"{100 * value:.1f}"
+
+
+def _escaped(text: str) -> str:
+    """Text that cannot break out of a Markdown table."""
+    flat = " ".join(text.split())
+    for sign in "\\|`*_<>[]":
+        flat = flat.replace(sign, "\\" + sign)
+    return flat

@@ -1,0 +1,150 @@
+"""Small real caches, written by the cache's own writer: pairs whose vectors share a hidden cause."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cbmf.cache.catalog import Cache
+from cbmf.cache.items import Column, Items, Pairs, write_items
+from cbmf.cache.manifest import StreamSpec
+from cbmf.cache.shard import Failure
+from cbmf.cache.writer import StreamWriter
+
+HIDDEN = 6
+
+
+def column(name, modality, count, labels=None):
+    ids = [f"{name}{i:04d}" for i in range(count)]
+    digests = [np.frombuffer(hashlib.sha256(i.encode()).digest(), np.uint8) for i in ids]
+    return Column(modality, ids, ids, np.stack(digests), labels)
+
+
+def write_stream(
+    folder,
+    items,
+    name,
+    vectors,
+    *,
+    encoder,
+    layout="pooled",
+    grid=None,
+    dtype="float16",
+    failed=(),
+    shards=None,
+    setup="",
+    lengths=None,
+):
+    """A stream over a column; `lengths[i]` noisy copies of vector i are its tokens."""
+    of = items.columns[name]
+    spec = StreamSpec(
+        dataset=items.dataset,
+        split=items.split,
+        column=name,
+        modality=of.modality,
+        encoder=encoder,
+        made_of={"encoder": encoder, "setup": setup},
+        items_digest=of.digest(),
+        count=len(of.ids),
+        width=vectors.shape[1],
+        pooled_width=vectors.shape[1],
+        layout=layout,
+        grid=grid,
+        dtype=dtype,
+    )
+    writer = StreamWriter(folder, spec, shard_rows=-(-len(of.ids) // 3))
+    random = np.random.default_rng(5)
+    for number in writer.missing()[:shards]:
+        whole = np.arange(*writer.manifest.range(number))
+        rows = whole[~np.isin(whole, failed)]
+        failures = tuple(Failure(int(r), of.ids[r], "broken") for r in whole if r in failed)
+        pooled = vectors[rows]
+        if layout == "pooled":
+            writer.write(number, rows, pooled, failures=failures)
+            continue
+        counts = lengths[rows]
+        noise = 0.1 * random.standard_normal((counts.sum(), vectors.shape[1]))
+        tokens = np.repeat(pooled, counts, axis=0) + noise
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        writer.write(number, rows, pooled, tokens.astype(np.float32), offsets, failures)
+    return spec
+
+
+class SmallCache:
+    """Writes data sets of pairs into a cache under `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.cache = Cache(root)
+
+    def image_text(
+        self, dataset="small", split="train", images=60, captions=3, seed=0, labels=None, **stream
+    ):
+        """`images` images with 1 to `captions` captions each; image vectors 12 wide, captions 10."""
+        random = np.random.default_rng([seed, len(split), ord(split[1])])
+        counts = 1 + np.arange(images) % captions
+        owner = np.repeat(np.arange(images), counts)
+        items = Items(
+            dataset,
+            split,
+            {
+                "image": column(f"{split}-i", "image", images),
+                "text": column(f"{split}-t", "text", len(owner)),
+            },
+            Pairs("image", "text", np.stack([owner, np.arange(len(owner))], axis=1), labels),
+        )
+        folder = self.root / dataset / split
+        write_items(folder, items)
+        cause = random.standard_normal((images, HIDDEN))
+        maps = np.random.default_rng(1)
+        sees, says = maps.standard_normal((2, HIDDEN, 12))
+        image = cause @ sees + 0.1 * random.standard_normal((images, 12)) + 2
+        text = cause[owner] @ says[:, :10] + 0.1 * random.standard_normal((len(owner), 10))
+        for name, vectors, encoder in (("image", image, "tiny-vit"), ("text", text, "tiny-bert")):
+            ragged = random.integers(1, 6, len(vectors))
+            lengths = ragged if name == "text" else np.full(len(vectors), 5)
+            common = {k: v for k, v in stream.items() if k not in ("image", "text")}
+            options = {"encoder": encoder, "lengths": lengths, **common, **stream.get(name, {})}
+            write_stream(folder, items, name, vectors.astype(np.float32), **options)
+        return items
+
+    def text_text(self, dataset="sentences", split="train", topics=40, seed=0, labels=None):
+        """Three sentences a topic, every ordered pair of them, each read by two encoders."""
+        random = np.random.default_rng(seed)
+        count = 3 * topics
+        rows = [
+            (3 * t + a, 3 * t + b)
+            for t in range(topics)
+            for a in range(3)
+            for b in range(3)
+            if a != b
+        ]
+        texts = column(f"{split}-s", "text", count)
+        items = Items(
+            dataset, split, {"text": texts}, Pairs("text", "text", np.array(rows), labels)
+        )
+        folder = self.root / dataset / split
+        write_items(folder, items)
+        cause = np.repeat(random.standard_normal((topics, HIDDEN)), 3, axis=0)
+        for encoder, width in (("bert-tiny", 12), ("roberta-tiny", 10)):
+            vectors = cause @ random.standard_normal((HIDDEN, width))
+            vectors = vectors + 0.1 * random.standard_normal(vectors.shape)
+            vectors = vectors.astype(np.float32)
+            write_stream(folder, items, "text", vectors, encoder=encoder)
+        return items
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny tensors: threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def small(tmp_path):
+    return SmallCache(tmp_path / "cache")

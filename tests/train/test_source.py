@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+
+from cbmf.cache.errors import CacheError, InputError, StreamError
+from cbmf.train.config import preset
+from cbmf.train.source import choose_source
+
+
+def source(small, dataset=None, **options):
+    return choose_source(small.cache, preset("best", **options), dataset)
+
+
+def test_the_only_encoded_data_set_is_taken(small):
+    small.image_text()
+    small.image_text("other", image={"shards": 1})
+    found = source(small)
+    assert found.dataset == "small" and found.val is None
+    assert [s.column for s in found.train] == ["image", "text"]
+    left, right = found.encoders("pooled")
+    assert (left.name, left.width, left.modality) == ("tiny-vit", 12, "image")
+    assert (right.name, right.width, right.identity) == ("tiny-bert", 10, found.train[1].identity)
+
+
+def test_several_data_sets_are_listed(small):
+    small.image_text("one")
+    small.image_text("two")
+    with pytest.raises(InputError, match="one, two; name one with --dataset"):
+        source(small)
+    assert source(small, "two").dataset == "two"
+
+
+def test_labelled_pairs_stand_back_behind_plain_ones(small):
+    small.image_text("plain")
+    small.text_text("labelled", topics=4, labels=np.ones(24, np.int64))
+    assert source(small).dataset == "plain"
+    assert source(small, "labelled").dataset == "labelled"
+
+
+def test_an_empty_cache_says_what_to_run(small):
+    with pytest.raises(InputError, match="cbmf precompute"):
+        source(small)
+
+
+def test_a_data_set_without_positive_pairs_is_refused(small):
+    small.image_text(labels=np.zeros(120, np.int64))
+    with pytest.raises(InputError, match="no pairs to train on"):
+        source(small, "small")
+
+
+def test_an_incomplete_stream_is_refused(small):
+    small.image_text(text={"shards": 2})
+    with pytest.raises(StreamError, match="2 of 3 shards"):
+        source(small)
+
+
+def test_a_choice_of_encoders_must_be_made(small):
+    items = small.image_text()
+    small.image_text(image={"encoder": "other-vit"})
+    with pytest.raises(CacheError, match="name one"):
+        source(small)
+    assert source(small, left="other-vit").train[0].encoder == "other-vit"
+    assert items.dataset == "small"
+
+
+def test_tokens_are_asked_for_with_the_layout(small):
+    small.image_text()
+    with pytest.raises(CacheError, match="tokens"):
+        source(small, layout="tokens")
+    small.image_text(layout="tokens", image={"grid": 2})
+    found = source(small, layout="tokens")
+    assert [s.layout for s in found.train] == ["tokens", "tokens"]
+    assert found.encoders("tokens")[0].grid == 2
+    assert found.encoders("pooled")[0].grid is None
+
+
+def test_val_is_used_when_test_remains_to_report_on(small):
+    small.image_text()
+    small.image_text(split="val", images=20)
+    assert source(small).val is None
+    small.image_text(split="test", images=20)
+    assert [s.split for s in source(small).val] == ["val", "val"]
+
+
+def test_a_val_split_of_other_encoders_is_refused(small):
+    small.image_text()
+    small.image_text(split="test", images=20)
+    small.image_text(split="val", images=20, text={"setup": "another pooling"})
+    with pytest.raises(StreamError, match="none is of the encoder"):
+        source(small)
+
+
+def test_a_val_split_of_another_grid_is_refused(small):
+    small.image_text(layout="tokens", image={"grid": 2})
+    small.image_text(split="test", images=20)
+    small.image_text(split="val", images=20, layout="tokens", image={"grid": 3})
+    with pytest.raises(StreamError, match="grid 3.*grid 2"):
+        source(small, layout="tokens")
+
+
+def test_sentence_pairs_take_the_two_encoders_there_are(small):
+    small.text_text()
+    found = source(small)
+    assert [s.encoder for s in found.train] == ["bert-tiny", "roberta-tiny"]
+    assert [s.encoder for s in source(small, left="roberta-tiny").train] == [
+        "roberta-tiny",
+        "bert-tiny",
+    ]
+    assert [s.encoder for s in source(small, right="bert-tiny").train] == [
+        "roberta-tiny",
+        "bert-tiny",
+    ]
+
+
+def test_sentence_pairs_need_two_different_encoders(small):
+    small.text_text()
+    with pytest.raises(InputError, match="two different encoders"):
+        source(small, left="bert-tiny", right="bert-tiny")
+
+
+def test_one_encoder_for_both_columns_gets_two_names(small):
+    small.image_text(text={"encoder": "clip"}, image={"encoder": "clip"})
+    assert [s.name for s in source(small).encoders("pooled")] == ["clip-image", "clip-text"]

@@ -1,0 +1,1 @@
+"""Stage 2: the fusion model, its losses, and the fit loop on cached tensors."""

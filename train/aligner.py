@@ -1,0 +1,186 @@
+"""What every model here is: unit rows in one space, saved as config.json and model.safetensors.
+
+B items, L tokens an item, d_in width of an encoder, D shared width.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from ..cache.errors import CacheError, InputError, RunError
+from ..cache.files import new_file, read_json, write_json
+from .bank import Statistics
+from .loss import Temperature
+from .model_config import ModelConfig
+from .projection import Inputs
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+MODEL_FORMAT = "cbmf-model"
+MODEL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What a model knows of a frozen encoder."""
+
+    name: str
+    """Short name, unique in the model."""
+    column: str
+    """`image` or `text`: the column that the model was fitted on."""
+    modality: str
+    """`image` or `text`."""
+    identity: str
+    """`Stream.identity`: streams of another identity are not this encoder's."""
+    width: int
+    """d_in, of what the model eats."""
+    grid: int | None = None
+    """Image tokens are grid x grid averages of patches; None: the patches themselves."""
+
+
+class Aligner(nn.Module):
+    """Base of the models that bring vectors of frozen encoders into one space."""
+
+    method: ClassVar[str]
+    layout: str
+
+    def __init__(self, encoders: Sequence[EncoderSpec], config: ModelConfig) -> None:
+        super().__init__()
+        if len(encoders) < 2 or len({spec.name for spec in encoders}) < len(encoders):
+            names = ", ".join(spec.name for spec in encoders)
+            raise InputError(f"a model aligns two or more encoders of different names; got {names}")
+        self.encoders, self.config = tuple(encoders), config
+        self.layout, self.width = config.layout, config.width
+        self.inputs = nn.ModuleList(Inputs(spec.width, config) for spec in encoders)
+        self.temperature = Temperature(config)
+
+    @abstractmethod
+    def encode(self, encoder: int, values: Tensor, mask: Tensor) -> Tensor:
+        """Unit rows of the shared space, (B, D) float32.
+
+        Args:
+            encoder: Which of `encoders` the values come from.
+            values: (B, L, d_in), as the encoder gave them; L = 1 in the pooled layout.
+            mask: (B, L) bool, true where there is a token.
+        """
+
+    @torch.no_grad()
+    def measure(self, encoder: int, statistics: Statistics) -> None:
+        """Take over what was measured of an encoder's vectors on the training items."""
+        inputs = self.inputs[encoder]
+        assert isinstance(inputs, Inputs)
+        inputs.longest.fill_(statistics.longest)
+        if self.config.standardise:
+            inputs.mean.copy_(statistics.mean)
+            inputs.deviation.copy_(statistics.deviation)
+
+    def index(self, name: str) -> int:
+        """Position of the encoder of that name.
+
+        Raises:
+            InputError: If the model has none; says which it has.
+        """
+        names = [spec.name for spec in self.encoders]
+        if name not in names:
+            raise InputError(f"the model has no encoder {name!r}; it has {', '.join(names)}")
+        return names.index(name)
+
+    def card(self) -> dict[str, Any]:
+        """What is needed to build the model again, as config.json holds it."""
+        return {
+            "format": MODEL_FORMAT,
+            "version": MODEL_VERSION,
+            "method": self.method,
+            "encoders": [asdict(spec) for spec in self.encoders],
+            "model": asdict(self.config),
+        }
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write config.json and model.safetensors: trainables and input statistics, no encoder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIG_NAME, self.card())
+        self.save_weights(folder)
+
+    def save_weights(self, folder: Path) -> None:
+        """Write model.safetensors, atomically."""
+        weights = {name: value.contiguous().cpu() for name, value in self.state_dict().items()}
+        with new_file(folder / WEIGHTS_NAME) as part:
+            part.write_bytes(save(weights))
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:
+        """Build the model of a folder that `save_pretrained` or a fit wrote, ready for use.
+
+        Raises:
+            RunError: If the folder is missing, damaged, or holds a model of another kind.
+        """
+        folder = Path(folder)
+        card = read_card(folder)
+        if card["method"] != cls.method:
+            raise RunError(f"{folder}: holds a {card['method']!r} model, not {cls.method!r}")
+        model = cls.from_card(card, folder)
+        model.load_weights(folder)
+        return model.to(device).eval()
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any], folder: Path) -> Self:
+        """The model that a config.json describes, freshly started.
+
+        Raises:
+            RunError: If the description does not fit this version.
+        """
+        try:
+            encoders = [EncoderSpec(**spec) for spec in card["encoders"]]
+            with torch.random.fork_rng([]):  # the start is overwritten; nothing else shall notice
+                return cls(encoders, ModelConfig(**card["model"]))
+        except (TypeError, KeyError, InputError) as error:
+            raise RunError(
+                f"{folder / CONFIG_NAME}: does not describe a model of this version ({error})"
+            ) from error
+
+    def load_weights(self, folder: Path) -> None:
+        """Read model.safetensors into this model.
+
+        Raises:
+            RunError: If the file is missing, damaged, or of a model of another shape.
+        """
+        path = folder / WEIGHTS_NAME
+        if not path.is_file():
+            raise RunError(f"{path}: no such file; the fit has not finished its first epoch")
+        try:
+            self.load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(f"{path}: damaged, or not of this model ({reason})") from error
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The config.json of a model's folder.
+
+    Raises:
+        RunError: If it is missing, damaged, or of another format version.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        card = read_json(path)
+    except (CacheError, OSError) as error:
+        raise RunError(f"{folder}: not a run or a model ({error})") from error
+    found = (card.get("format"), card.get("version"))
+    if found != (MODEL_FORMAT, MODEL_VERSION):
+        raise RunError(
+            f"{path}: expected {MODEL_FORMAT} version {MODEL_VERSION}, got {found[0]} version "
+            f"{found[1]}; read it with the release that wrote it, or fit again"
+        )
+    if not {"method", "encoders", "model"} <= card.keys():
+        raise RunError(f"{path}: damaged, method, encoders or model is missing")
+    return card

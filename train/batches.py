@@ -1,0 +1,73 @@
+"""The order of the data: which pairs stand in which batch of an epoch.
+
+A pure function of (seed, epoch), so that a resumed fit sees what an unbroken one would have seen.
+B left items, C right items of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .config import FitConfig
+from .pairs import PairTable, runs
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch; every left item in it once."""
+
+    left: np.ndarray
+    """(B,) int64: positions in the left bank."""
+    right: np.ndarray
+    """(C,) int64: positions in the right bank, those of a left item side by side."""
+    owner: np.ndarray
+    """(C,) int64, ascending: place in `left` of each right item's partner."""
+    group: np.ndarray
+    """(B,) int64: see PairTable.group."""
+
+
+def generator(seed: int, epoch: int, purpose: int) -> np.random.Generator:
+    """The random numbers of one purpose in one epoch."""
+    return np.random.default_rng([seed, epoch, purpose])
+
+
+def batch_count(table: PairTable, config: FitConfig) -> int:
+    """Batches an epoch."""
+    items = len(table.left) if config.batch_unit == "images" else len(table.right)
+    return -(-items // config.batch_size)
+
+
+def epoch_batches(table: PairTable, config: FitConfig, epoch: int) -> Iterator[Batch]:
+    """The batches of an epoch: all items once, in batches of nearly equal size.
+
+    With `images`, each left item comes once, with `captions_per_image` of its right ones drawn
+    without replacement (all of them for 0, or when it has fewer). With `pairs`, each pair comes
+    once, and an image that several pairs of a batch share stands in it once.
+    """
+    random = generator(config.seed, epoch, purpose=1)
+    count = batch_count(table, config)
+    if config.batch_unit == "pairs":
+        owner = np.repeat(np.arange(len(table.left)), table.counts)
+        for chosen in np.array_split(random.permutation(len(table.right)), count):
+            chosen = chosen[np.argsort(owner[chosen], kind="stable")]
+            yield _batch(table, owner[chosen], table.right[chosen])
+        return
+    right, counts = table.right, table.counts
+    if config.captions_per_image:
+        owner = np.repeat(np.arange(len(table.left)), counts)
+        right = right[np.lexsort((random.random(len(right)), owner))]  # shuffled within each item
+        counts = np.minimum(counts, config.captions_per_image)
+    for chosen in np.array_split(random.permutation(len(table.left)), count):
+        at = runs(table.starts[chosen], counts[chosen])
+        yield _batch(table, np.repeat(chosen, counts[chosen]), right[at])
+
+
+def _batch(table: PairTable, item: np.ndarray, right: np.ndarray) -> Batch:
+    """A batch of pairs (item[p], right[p]), those of an item side by side."""
+    new = np.flatnonzero(np.diff(item, prepend=-1))
+    owner = np.cumsum(np.diff(item, prepend=-1) != 0) - 1
+    items = item[new]
+    return Batch(left=table.left[items], right=right, owner=owner, group=table.group[items])

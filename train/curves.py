@@ -1,0 +1,42 @@
+"""Curves of a fit as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..cache.files import new_file
+
+
+def draw_curves(
+    history: Sequence[dict[str, float]], floor: Sequence[dict[str, float]], path: Path
+) -> None:
+    """Draw losses and validation recalls over epochs.
+
+    Args:
+        history: Lines of history.jsonl.
+        floor: Those of the linear heads, whose best mean recall is drawn as a level; may be empty.
+        path: The PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    epochs = [line["epoch"] for line in history]
+    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
+    losses, recalls = figure.subplots(1, 2)
+    for name, label in (("train_loss", "training"), ("val_loss", "validation")):
+        losses.plot(epochs, [line[name] for line in history], marker=".", label=label)
+    losses.set(xlabel="epoch", ylabel="contrastive loss (nats a pair)", title="Loss")
+    for depth, style in ((1, "-"), (5, "--"), (10, ":")):
+        for way, colour in (("left_to_right", "C0"), ("right_to_left", "C1")):
+            values = [100 * line[f"{way}_r{depth}"] for line in history]
+            label = f"{way.replace('_', ' ')} R@{depth}"
+            recalls.plot(epochs, values, style, color=colour, label=label)
+    if floor:
+        level = 100 * max(line["val_recall"] for line in floor)
+        recalls.axhline(level, color="0.5", label="linear heads, mean of the six at best")
+    recalls.set(xlabel="epoch", ylabel="recall (%)", title="Validation recall", ylim=(0, None))
+    for axes in (losses, recalls):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    with new_file(path) as part:
+        figure.savefig(part, format="png")

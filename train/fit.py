@@ -1,0 +1,153 @@
+"""Fit a model, and the linear heads beside it, on a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..cache.catalog import Cache
+from ..cache.errors import RunError
+from ..cache.files import write_json
+from ..cache.manifest import differences
+from .aligner import CONFIG_NAME, read_card
+from .config import FitConfig, baseline_of
+from .curves import draw_curves
+from .data import FitData, load_data
+from .fusion import check_fusion
+from .loop import SUMMARY_NAME, Loop, Progress, Report, read_history
+from .run import (
+    BASELINES_NAME,
+    ENVIRONMENT_NAME,
+    Run,
+    build_model,
+    default_folder,
+    environment,
+    run_card,
+)
+from .source import Source, choose_source
+
+CURVES_NAME = "curves.png"
+COMPARED = ("method", "model", "encoders", "fit", "dataset", "streams")
+"""Parts of config.json in which an interrupted fit and its continuation must agree."""
+
+
+def silent(progress: Progress) -> None:
+    """Report nothing."""
+
+
+def fit(
+    cache: Cache,
+    config: FitConfig,
+    *,
+    out: Path | None = None,
+    dataset: str | None = None,
+    device: torch.device | str | None = None,
+    report: Report = silent,
+) -> Run:
+    """Fit a model on cached embeddings; no encoder is loaded.
+
+    A fit that was interrupted goes on where it stopped when it is called again with the same
+    configuration and folder; on the CPU the result is the same, bit by bit. A finished one is left
+    as it is.
+
+    Args:
+        cache: Where the embeddings lie.
+        config: How to fit.
+        out: The run folder; new, empty, or an interrupted fit of the same configuration. None:
+            `default_folder`.
+        dataset: Name in the cache; None for the only one that has encoded training pairs.
+        device: None for the GPU if there is one, else the CPU.
+        report: Called with what is being done, and after every epoch.
+
+    Returns:
+        The run, with the best weights.
+
+    Raises:
+        InputError: If data set, encoders or options leave a choice open, or do not go together.
+        CacheError: If a stream is missing, ambiguous, incomplete or damaged.
+        RunError: If the folder is another run or no run at all, or the loss diverges.
+        DiskFullError: If the disk is full.
+    """
+    check_fusion(config.model)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    source = choose_source(cache, config, dataset)
+    out = out or default_folder(source.dataset, config)
+    finished = _open(out, _card(source, config))
+    if finished:
+        report(Progress("data", f"{out}: this fit is finished already; nothing is done again"))
+    else:
+        write_json(out / ENVIRONMENT_NAME, environment(place, cache.root))
+    beside = out / BASELINES_NAME / "linear"
+    if config.baseline and config.method != "linear":
+        _fit_one(cache, source, baseline_of(config), beside, place, report)
+    _fit_one(cache, source, config, out, place, report)
+    if not (out / CURVES_NAME).exists():
+        floor = read_history(beside) if beside.exists() else []
+        draw_curves(read_history(out), floor, out / CURVES_NAME)
+    return Run.load(out, place)
+
+
+def _card(source: Source, config: FitConfig) -> dict[str, Any]:
+    return run_card(build_model(source.encoders(config.model.layout), config), config, source)
+
+
+def _open(folder: Path, card: Mapping[str, Any]) -> bool:
+    """Begin a run folder, or see that it is the same fit; whether it is finished.
+
+    Raises:
+        RunError: If the folder holds something else; names the difference.
+    """
+    if not (folder / CONFIG_NAME).exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise RunError(f"{folder}: not empty, and no run; choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIG_NAME, card)
+        return False
+    old = read_card(folder)
+    finished = (folder / SUMMARY_NAME).exists()
+    there, asked = ({key: table.get(key) for key in COMPARED} for table in (old, card))
+    changes = list(differences(there, asked))
+    if changes:
+        state = "finished" if finished else "interrupted"
+        shown = "; ".join(changes[:6]) + (f"; and {len(changes) - 6} more" if changes[6:] else "")
+        raise RunError(
+            f"{folder}: holds a {state} fit of another configuration ({shown}); "
+            "choose another --out"
+        )
+    return finished
+
+
+def _fit_one(
+    cache: Cache,
+    source: Source,
+    config: FitConfig,
+    folder: Path,
+    device: torch.device,
+    report: Report,
+) -> None:
+    """Fit one model into a folder, unless that is done."""
+    if _open(folder, _card(source, config)):
+        return
+    data = load_data(cache, source, config.model.layout, config.seed, device)
+    report(Progress("data", _text(source, config, data, device)))
+    model = build_model(source.encoders(config.model.layout), config)
+    for index, bank in enumerate((data.train.left, data.train.right)):
+        model.measure(index, bank.statistics())
+    Loop(model.to(device), config, data, folder, report).run()
+
+
+def _text(source: Source, config: FitConfig, data: FitData, device: torch.device) -> str:
+    train, val = data.train.table, data.val.table
+    left, right = (stream.encoder for stream in source.train)
+    split = "held out" if data.held_out else "of the split val"
+    dropped = train.dropped + (0 if data.held_out else val.dropped)
+    return (
+        f"{config.method}: {left} with {right} on {source.dataset}, {config.model.layout}; "
+        f"{len(train.left):,} left items with {len(train.right):,} pairs to train on, "
+        f"{len(val.left):,} {split} to validate on"
+        + (f", {dropped:,} pairs left out for items that are not encoded" if dropped else "")
+        + f"; {device}"
+    )

@@ -1,0 +1,237 @@
+"""The fit of one model: epochs, validation, the best weights, and going on after a break."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cache.errors import RunError
+from ..cache.files import new_file, write_json
+from .aligner import Aligner
+from .bank import Bank
+from .batches import Batch, batch_count, epoch_batches, generator
+from .checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
+from .config import FitConfig
+from .data import FitData
+from .encoding import encode_items
+from .mixing import mix
+from .schedule import Schedule, build_optimizer
+from .validation import batch_loss, validate
+
+HISTORY_NAME = "history.jsonl"
+SUMMARY_NAME = "summary.json"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a fit tells while it runs."""
+
+    stage: str
+    """`data`, or the method of the model that is being fitted: `linear` or `cbmf`."""
+    text: str
+    """One plain line, ready to be shown."""
+    epoch: int = 0
+    """Epochs done; 0 before the first."""
+    epochs: int = 0
+    """Epochs at most."""
+    values: dict[str, float] = field(default_factory=dict)
+    """The epoch's line of history.jsonl."""
+
+
+Report = Callable[[Progress], None]
+
+
+class Loop:
+    """One model being fitted, and all that changes meanwhile."""
+
+    def __init__(
+        self, model: Aligner, config: FitConfig, data: FitData, folder: Path, report: Report
+    ) -> None:
+        """Begin in `folder`, or go on from the checkpoint that lies there.
+
+        Raises:
+            RunError: If the checkpoint is damaged.
+        """
+        self.model, self.config, self.data = model, config, data
+        self.folder, self.report = folder, report
+        self.device = model.temperature.log_scale.device
+        self.average = copy.deepcopy(model).eval() if config.ema else None
+        self.optimizer = build_optimizer(model, config)
+        steps = batch_count(data.train.table, config) * config.epochs
+        self.schedule = Schedule(config, steps)
+        self.epoch, self.step, self.best_epoch = 0, 0, 0
+        self.history: list[dict[str, float]] = []
+        if self.checkpoint.exists():
+            self._restore()
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state is kept until the fit is finished."""
+        return self.folder / CHECKPOINT_NAME
+
+    def run(self) -> None:
+        """Fit to the end; afterwards the folder has the best weights and a summary.
+
+        Raises:
+            RunError: If the loss becomes infinite or no number.
+        """
+        while not self._stops():
+            started = time.perf_counter()
+            loss, rate = self._train_epoch()
+            trained_s = time.perf_counter() - started
+            pairs = self._pairs_an_epoch()
+            self.epoch += 1
+            line: dict[str, float] = {"epoch": self.epoch, "train_loss": loss}
+            line |= validate(self.average or self.model, self.data.val, self.config)
+            line |= {"lr": rate, "temperature": 1 / self.model.temperature.scale().item()}
+            line |= {"seconds": time.perf_counter() - started, "pairs_per_s": pairs / trained_s}
+            self._note(line)
+        self._finish()
+
+    def _stops(self) -> bool:
+        patience = self.config.patience
+        waited = self.epoch - self.best_epoch
+        return self.epoch >= self.config.epochs or (patience is not None and waited >= patience)
+
+    def _pairs_an_epoch(self) -> int:
+        counts = self.data.train.table.counts
+        limit = self.config.captions_per_image
+        if limit and self.config.batch_unit == "images":
+            counts = counts.clip(max=limit)
+        return int(counts.sum())
+
+    def _train_epoch(self) -> tuple[float, float]:
+        """Mean loss of the epoch's pairs, and its last learning rate."""
+        random = generator(self.config.seed, self.epoch, purpose=2)
+        total, pairs = torch.zeros((), device=self.device), 0
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(int(random.integers(2**62)))  # dropout, noise
+            self.model.train()
+            for batch in epoch_batches(self.data.train.table, self.config, self.epoch):
+                loss = self._loss(batch, random)
+                self._update(loss)
+                total += loss.detach() * len(batch.owner)
+                pairs += len(batch.owner)
+        mean = total.item() / pairs
+        if not math.isfinite(mean):
+            raise RunError(
+                f"{self.folder}: the loss is {mean} in epoch {self.epoch + 1}; "
+                f"fit with a learning rate below {self.config.lr:g} (--lr) into another folder"
+            )
+        return mean, float(self.optimizer.param_groups[0]["lr"])
+
+    def _loss(self, batch: Batch, random: np.random.Generator) -> Tensor:
+        data = self.data.train
+        with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
+            if self.config.mixup:
+                left, right = (
+                    self._gather(data.left, batch.left),
+                    self._gather(data.right, batch.right),
+                )
+                left, right = mix(left, right, batch, self.config.mixup, random)
+                one = torch.ones(1, 1, dtype=torch.bool, device=self.device)
+                rows = self.model.encode(0, left, one.expand(len(left), 1))  # (B, D)
+                partners = self.model.encode(1, right, one.expand(len(right), 1))  # (C, D)
+            else:
+                rows = encode_items(self.model, 0, data.left, batch.left)
+                partners = encode_items(self.model, 1, data.right, batch.right)
+        scale = self.model.temperature.scale()
+        return batch_loss(rows, partners, batch, scale, self.config.loss)
+
+    def _gather(self, bank: Bank, positions: np.ndarray) -> Tensor:
+        values, _ = bank.gather(torch.from_numpy(positions).to(bank.device))
+        return values.to(self.device)
+
+    def _update(self, loss: Tensor) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.config.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.model.temperature.clamp()
+        self.step += 1
+        if self.average is not None:
+            decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+            with torch.no_grad():
+                for kept, new in zip(
+                    self.average.parameters(), self.model.parameters(), strict=True
+                ):
+                    kept.lerp_(new, 1 - decay)
+
+    def _note(self, line: dict[str, float]) -> None:
+        """Keep an epoch: history, the best weights, the checkpoint; then tell."""
+        self.history.append(line)
+        self.schedule.observe(line["val_loss"])
+        name, sign = self.config.stop_on, 1 if self.config.stop_on == "val_recall" else -1
+        best = self.history[self.best_epoch - 1][name] if self.best_epoch else -sign * math.inf
+        if sign * line[name] > sign * best:
+            self.best_epoch = self.epoch
+            (self.average or self.model).save_weights(self.folder)
+        with (self.folder / HISTORY_NAME).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        state = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "best_epoch": self.best_epoch,
+            "schedule": self.schedule.state(),
+            "history": self.history,
+        }
+        write_checkpoint(self.checkpoint, self._modules(), self.optimizer, state)
+        self.report(Progress(self.model.method, _text(line), self.epoch, self.config.epochs, line))
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        modules: dict[str, torch.nn.Module] = {"model": self.model}
+        return modules if self.average is None else {**modules, "average": self.average}
+
+    def _restore(self) -> None:
+        state = read_checkpoint(self.checkpoint, self._modules(), self.optimizer)
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.best_epoch, self.history = state["best_epoch"], state["history"]
+        self.schedule.restore(state["schedule"])
+        with new_file(self.folder / HISTORY_NAME) as part:  # a kill may have left a line too many
+            lines = (json.dumps(line) + "\n" for line in self.history)
+            part.write_text("".join(lines), encoding="utf-8")
+        text = f"goes on after epoch {self.epoch}"
+        self.report(Progress(self.model.method, text, self.epoch, self.config.epochs))
+
+    def _finish(self) -> None:
+        best = self.history[self.best_epoch - 1]
+        stopped = "epochs" if self.epoch >= self.config.epochs else "patience"
+        seconds = sum(line["seconds"] for line in self.history)
+        summary = {"epochs": self.epoch, "stopped": stopped, "seconds": seconds, "best": best}
+        write_json(self.folder / SUMMARY_NAME, summary)
+        self.checkpoint.unlink()
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The lines of history.jsonl in a run folder, an epoch each.
+
+    Raises:
+        RunError: If it is missing or damaged.
+    """
+    path = folder / HISTORY_NAME
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: missing or damaged ({error})") from error
+
+
+def _text(line: dict[str, float]) -> str:
+    return (
+        f"epoch {line['epoch']:.0f}: train loss {line['train_loss']:.4f}, val loss "
+        f"{line['val_loss']:.4f}, val R@1 {line['left_to_right_r1']:.1%} / "
+        f"{line['right_to_left_r1']:.1%}, mean recall {line['val_recall']:.1%}, "
+        f"{line['pairs_per_s']:,.0f} pairs/s"
+    )

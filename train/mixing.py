@@ -1,0 +1,43 @@
+"""FuseMix: mix the inputs of two pairs, with one weight for both modalities.
+
+B left items, C right items of a batch, d width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .batches import Batch
+
+
+def mix(
+    left: Tensor, right: Tensor, batch: Batch, alpha: float, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Each left item with another one of the batch, and its right items with those of that one.
+
+    The weight of a pair's own part is at least 1/2, so that owner and group still hold.
+
+    Args:
+        left: (B, 1, d) float32.
+        right: (C, 1, d) float32.
+        batch: What they are.
+        alpha: Both parameters of the Beta distribution of weights, above 0.
+        random: Source of weights and partners.
+    """
+    count = len(batch.left)
+    other = random.permutation(count)  # (B,)
+    weight = random.beta(alpha, alpha, count).astype(np.float32)
+    weight = np.maximum(weight, 1 - weight)  # (B,)
+    sizes = np.bincount(batch.owner, minlength=count)
+    starts = np.cumsum(sizes) - sizes
+    place = np.arange(len(batch.owner)) - starts[batch.owner]  # among the owner's right items
+    theirs = other[batch.owner]
+    partner = starts[theirs] + place % sizes[theirs]  # (C,)
+    return _mixed(left, other, weight), _mixed(right, partner, weight[batch.owner])
+
+
+def _mixed(values: Tensor, other: np.ndarray, weight: np.ndarray) -> Tensor:
+    share = torch.from_numpy(weight).to(values.device)[:, None, None]
+    return torch.lerp(values[torch.from_numpy(other).to(values.device)], values, share)

@@ -1,0 +1,79 @@
+"""CBMF: projections, context, fusion, deep fusion encoder, mean over tokens, unit length (Eq. 1).
+
+B items, L tokens an item, d_in width of an encoder, D shared width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .aligner import Aligner, EncoderSpec
+from .dfe import DeepFusionEncoder
+from .fusion import Context, build_fusion
+from .model_config import ModelConfig
+from .projection import Projection
+
+__all__ = ["CBMF", "EncoderSpec"]
+
+
+class CBMF(Aligner):
+    """Context-based multimodal fusion of two or more frozen encoders."""
+
+    method = "cbmf"
+
+    def __init__(self, encoders: Sequence[EncoderSpec], config: ModelConfig) -> None:
+        """Start a model from torch's global random state.
+
+        Raises:
+            InputError: If names repeat, or an attention fusion would meet one token an item.
+        """
+        super().__init__(encoders, config)
+        widths = [spec.width * (2 if self._beside(spec) else 1) for spec in encoders]
+        self.projections = nn.ModuleList(Projection(width, config) for width in widths)
+        self.fusion = build_fusion(config)
+        self.context = None if self.fusion is None else Context(len(encoders), config)
+        self.dfe = DeepFusionEncoder(config)
+
+    def _beside(self, spec: EncoderSpec) -> bool:
+        """Whether an image's first token is set beside each of its others."""
+        tokens = self.config.layout == "tokens" and spec.modality == "image"
+        return tokens and self.config.class_token == "beside"
+
+    def encode(self, encoder: int, values: Tensor, mask: Tensor) -> Tensor:
+        """Unit rows of the shared space, (B, D) float32; see Aligner.encode."""
+        if self.config.pool == "mean_unmasked":
+            longest = self.get_buffer(f"inputs.{encoder}.longest")
+            values, mask = _padded(values, mask, int(longest))
+        x = self.inputs[encoder](values)  # (B, L, d_in)
+        if self._beside(self.encoders[encoder]):
+            first = x[:, :1].expand(-1, x.shape[1] - 1, -1)
+            x, mask = torch.cat([first, x[:, 1:]], dim=-1), mask[:, 1:]  # (B, L - 1, 2 d_in)
+        x = self.projections[encoder](x)  # (B, L, D)
+        if self.fusion is not None and self.context is not None:
+            x, mask = self.fusion(x, mask, self.context(encoder))
+        z = self.dfe(x, mask).float()  # (B, L, D)
+        return F.normalize(mean_over_tokens(z, mask), dim=-1)
+
+
+def mean_over_tokens(z: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the real tokens of each item: (B, L, D), (B, L) bool -> (B, D)."""
+    if z.shape[1] == 1:
+        return z[:, 0]
+    weight = mask[..., None].to(z.dtype)  # (B, L, 1)
+    return (z * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def _padded(values: Tensor, mask: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """Let zeros stand for real tokens up to the longest training item, as the released code pads.
+
+    An item gets the same whatever the batch it is in.
+    """
+    length = mask.sum(1).clamp(min=longest)  # (B,)
+    step = torch.arange(max(longest, values.shape[1]), device=mask.device)
+    values = values.masked_fill(~mask[..., None], 0)
+    values = F.pad(values, (0, 0, 0, len(step) - values.shape[1]))
+    return values, step < length[:, None]

@@ -1,0 +1,73 @@
+"""The optimizer and what changes its learning rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .config import FitConfig
+
+PLATEAU_THRESHOLD = 1e-4
+"""Share by which a validation loss must fall to count as lower, as in torch's ReduceLROnPlateau."""
+
+
+def build_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW:
+    """AdamW; with `matrices`, only weights of two axes decay, contexts and temperature do not."""
+    decaying: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        matrix = parameter.ndim >= 2 and name != "context.vectors"
+        (decaying if matrix or config.decay == "all" else free).append(parameter)
+    groups = [
+        {"params": decaying, "weight_decay": config.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    kinds = {parameter.device.type for parameter in model.parameters()}
+    fused = kinds <= {"cpu", "cuda"}
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=fused)
+
+
+@dataclass
+class Schedule:
+    """The learning rate: warm-up, then cosine, plateau or constant."""
+
+    config: FitConfig
+    steps: int
+    """Of the whole fit."""
+    factor: float = 1.0
+    """What plateaus have made of the learning rate."""
+    lowest: float = math.inf
+    """Validation loss that the next one is compared with."""
+    bad_epochs: int = 0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        config = self.config
+        warmup = int(config.warmup * self.steps)
+        if step < warmup:
+            return config.lr * (step + 1) / warmup
+        if config.schedule == "cosine":
+            done = (step - warmup) / max(1, self.steps - warmup)
+            return config.lr * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+        return config.lr * self.factor
+
+    def observe(self, val_loss: float) -> None:
+        """Take note of an epoch's validation loss; `plateau` lowers the rate after bad ones."""
+        if val_loss < self.lowest * (1 - PLATEAU_THRESHOLD):
+            self.lowest, self.bad_epochs = val_loss, 0
+        else:
+            self.bad_epochs += 1
+        if self.config.schedule == "plateau" and self.bad_epochs > self.config.plateau_patience:
+            self.factor, self.bad_epochs = self.factor * self.config.plateau_factor, 0
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint keeps."""
+        return {"factor": self.factor, "lowest": self.lowest, "bad_epochs": self.bad_epochs}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Take over what a checkpoint kept."""
+        self.factor, self.lowest = state["factor"], state["lowest"]
+        self.bad_epochs = int(state["bad_epochs"])

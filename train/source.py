@@ -1,0 +1,191 @@
+"""What to fit on: one data set of the cache, and one stream for each side of its pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..cache.catalog import Cache
+from ..cache.errors import CacheError, InputError, StreamError
+from ..cache.items import Items, Pairs
+from ..cache.stream import Stream
+from .aligner import EncoderSpec
+from .config import FitConfig
+
+TRAIN, VAL, TEST = "train", "val", "test"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The streams that a fit reads, all complete, left before right."""
+
+    dataset: str
+    train: tuple[Stream, Stream]
+    val: tuple[Stream, Stream] | None
+    """None: a part of the training pairs is held out."""
+
+    def encoders(self, layout: str) -> tuple[EncoderSpec, EncoderSpec]:
+        """What a model over that layout has to know of both sides' encoders."""
+        left, right = (_spec(stream, layout) for stream in self.train)
+        if left.name == right.name:
+            left, right = (replace(s, name=f"{s.name}-{s.column}") for s in (left, right))
+        if left.name == right.name:
+            left, right = (replace(s, name=f"{s.name}-{s.identity[:6]}") for s in (left, right))
+        return left, right
+
+
+def _spec(stream: Stream, layout: str) -> EncoderSpec:
+    return EncoderSpec(
+        name=stream.encoder,
+        column=stream.column,
+        modality=stream.modality,
+        identity=stream.identity,
+        width=stream.width if layout == "tokens" else stream.pooled_width,
+        grid=stream.grid if layout == "tokens" else None,
+    )
+
+
+def choose_source(cache: Cache, config: FitConfig, dataset: str | None) -> Source:
+    """The data set to fit on and its streams.
+
+    Args:
+        cache: Where to look.
+        config: Names the encoders, where there is a choice, and the layout.
+        dataset: Its name; None for the only one that has encoded training pairs.
+
+    Raises:
+        InputError: If there is none, or there are several and none is named.
+        CacheError: If a side has no fitting stream, or several.
+        StreamError: If a stream is incomplete, or the validation split's is another.
+    """
+    name = choose_dataset(cache, dataset)
+    items = cache.items(name, TRAIN)
+    if not _trainable(items):
+        raise InputError(
+            f"{name}/{TRAIN} has no pairs to train on; fit on a data set of pairs, such as coco, "
+            "flickr8k, coco-text, pairs or demo"
+        )
+    pairs = _pairs(items)
+    if pairs.left == pairs.right:
+        train = _two_encoders(cache, config, name, pairs.left)
+    else:
+        layout = config.model.layout
+        train = (
+            cache.find(name, TRAIN, pairs.left, encoder=config.left, layout=layout),
+            cache.find(name, TRAIN, pairs.right, encoder=config.right, layout=layout),
+        )
+    return Source(name, train, _validation(cache, config, name, train))
+
+
+def _pairs(items: Items) -> Pairs:
+    assert items.pairs is not None  # looked at before
+    return items.pairs
+
+
+def _trainable(items: Items) -> bool:
+    """Whether a split has pairs known to belong together (graded ones are not)."""
+    pairs = items.pairs
+    if pairs is None or not len(pairs.rows) or pairs.scores is not None:
+        return False
+    return pairs.labels is None or bool((pairs.labels == 1).any())
+
+
+def choose_dataset(cache: Cache, dataset: str | None = None) -> str:
+    """The name itself, or that of the only data set that has encoded training pairs.
+
+    Labelled pairs (paraphrases) stand behind plain ones, what is not encoded behind what is.
+
+    Raises:
+        InputError: If none is named, and there is none or there are several; lists them.
+    """
+    if dataset is not None:
+        return dataset
+    candidates: dict[str, Items] = {}
+    for dataset, split in cache.splits():
+        if split == TRAIN and _trainable(items := cache.items(dataset, TRAIN)):
+            candidates[dataset] = items
+    if not candidates:
+        have = ", ".join(sorted({name for name, _ in cache.splits()})) or "nothing"
+        raise InputError(
+            f"{cache.root}: no data set with training pairs; it has {have}. "
+            "Make one with cbmf precompute coco (or flickr8k, pairs, demo)"
+        )
+    encoded = [name for name, items in candidates.items() if _encoded(cache, name, items)]
+    unlabelled = [name for name in encoded if _pairs(candidates[name]).labels is None]
+    chosen = unlabelled or encoded or sorted(candidates)
+    if len(chosen) > 1:
+        raise InputError(
+            f"{cache.root} has several data sets to fit on: {', '.join(chosen)}; "
+            "name one with --dataset"
+        )
+    return chosen[0]
+
+
+def _encoded(cache: Cache, dataset: str, items: Items) -> bool:
+    pairs = _pairs(items)
+    return all(
+        any(stream.complete for stream in cache.streams(dataset, TRAIN, column))
+        for column in {pairs.left, pairs.right}
+    )
+
+
+def _two_encoders(
+    cache: Cache, config: FitConfig, dataset: str, column: str
+) -> tuple[Stream, Stream]:
+    """Two streams over the same column, of different encoders."""
+    layout = config.model.layout
+    found: list[Stream | None] = [
+        name if name is None else cache.find(dataset, TRAIN, column, encoder=name, layout=layout)
+        for name in (config.left, config.right)
+    ]
+    named = {stream.identity for stream in found if stream is not None}
+    others = {
+        stream.identity: stream.encoder
+        for stream in cache.streams(dataset, TRAIN, column)
+        if stream.complete and stream.identity not in named
+    }
+    free = sorted(others, key=lambda identity: (others[identity], identity))
+    if len(named) + len(free) < 2 or (None in found and len(named) + len(free) > 2):
+        have = ", ".join(sorted({s.path.name for s in cache.streams(dataset, TRAIN, column)}))
+        raise InputError(
+            f"{dataset} pairs {column} with {column}: two different encoders over it are needed, "
+            f"named with --left and --right; it has {have or 'none'}"
+        )
+    sides = [
+        stream or cache.find(dataset, TRAIN, column, identity=free.pop(0), layout=layout)
+        for stream in found
+    ]
+    if sides[0].identity == sides[1].identity:
+        raise InputError(f"--left and --right are both {sides[0].path.name}; name two encoders")
+    return sides[0], sides[1]
+
+
+def _validation(
+    cache: Cache, config: FitConfig, dataset: str, train: tuple[Stream, Stream]
+) -> tuple[Stream, Stream] | None:
+    """The streams of the split `val`, if the data set keeps `test` besides to report on."""
+    if not {(dataset, VAL), (dataset, TEST)} <= set(cache.splits()):
+        return None
+    if not _trainable(cache.items(dataset, VAL)):
+        return None
+    left, right = (_alike(cache, config, stream) for stream in train)
+    return left, right
+
+
+def _alike(cache: Cache, config: FitConfig, stream: Stream) -> Stream:
+    layout = config.model.layout
+    try:
+        found = cache.find(
+            stream.dataset, VAL, stream.column, identity=stream.identity, layout=layout
+        )
+    except StreamError:
+        raise
+    except CacheError as error:
+        raise StreamError(
+            f"{error}; the split {VAL} must be encoded like {TRAIN}: {stream.path.name}"
+        ) from error
+    if layout == "tokens" and found.grid != stream.grid:
+        raise StreamError(
+            f"{found.path} has grid {found.grid}, {stream.path} has grid {stream.grid}; "
+            f"run cbmf precompute {stream.dataset} with the same --grid for all splits"
+        )
+    return found

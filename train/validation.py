@@ -1,0 +1,100 @@
+"""Validation loss and recall of a model on held-out pairs.
+
+N left items, M right items, D width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .aligner import Aligner
+from .batches import Batch, epoch_batches
+from .config import FitConfig
+from .data import PairedBanks
+from .encoding import encode_items
+from .loss import contrastive_loss
+from .model_config import LossConfig
+
+RECALL_DEPTHS = (1, 5, 10)
+QUERY_BLOCK = 512
+"""Queries whose scores are held at once."""
+
+
+def batch_loss(
+    left: Tensor, right: Tensor, batch: Batch, scale: Tensor, config: LossConfig
+) -> Tensor:
+    """The contrastive loss of a batch whose items have been encoded, a scalar in nats."""
+    alone = len(np.unique(batch.group)) == len(batch.group)
+    group = None if alone else _tensor(batch.group, left)
+    return contrastive_loss(left, right, _tensor(batch.owner, left), group, scale, config)
+
+
+@torch.inference_mode()
+def validate(model: Aligner, data: PairedBanks, config: FitConfig) -> dict[str, float]:
+    """Loss in nats and recalls (shares, 0 to 1) of the model in evaluation mode.
+
+    The loss is that of training, over fixed batches of the same size.
+    """
+    was_training = model.training
+    model.eval()
+    table = data.table
+    left = encode_items(model, 0, data.left, table.left)  # (N, D)
+    rights, place = np.unique(table.right, return_inverse=True)
+    right = encode_items(model, 1, data.right, rights)  # (M, D)
+    model.train(was_training)
+    total, pairs = torch.zeros((), device=left.device), 0
+    for batch in epoch_batches(table, config, epoch=0):
+        rows = left[_tensor(np.searchsorted(table.left, batch.left), left)]
+        partners = right[_tensor(np.searchsorted(rights, batch.right), left)]
+        loss = batch_loss(rows, partners, batch, model.temperature.scale(), config.loss)
+        total += loss * len(batch.owner)
+        pairs += len(batch.owner)
+    kind = np.empty(len(rights), np.int64)
+    kind[place] = np.repeat(table.group, table.counts)
+    recalls = recall(left, right, _tensor(table.group, left), _tensor(kind, left))
+    mean = sum(recalls.values()) / len(recalls)
+    return {"val_loss": total.item() / pairs, "val_recall": mean, **recalls}
+
+
+def recall(
+    left: Tensor, right: Tensor, left_group: Tensor, right_group: Tensor
+) -> dict[str, float]:
+    """Share of queries with a partner among the first 1, 5 and 10 candidates, in both directions.
+
+    Members of a query's own group are its partners; the best of them counts. A candidate with the
+    partner's very score ranks before it, so that a model that makes all alike scores nothing.
+
+    Args:
+        left: Unit rows, (N, D).
+        right: Unit rows, (M, D).
+        left_group: (N,) int64.
+        right_group: (M,) int64.
+
+    Returns:
+        `left_to_right_r1` and so on, 0 to 1.
+    """
+    forth = _ranks(left, right, left_group, right_group)
+    back = _ranks(right, left, right_group, left_group)
+    return {
+        f"{name}_r{depth}": (rank < depth).double().mean().item()
+        for name, rank in (("left_to_right", forth), ("right_to_left", back))
+        for depth in RECALL_DEPTHS
+    }
+
+
+def _ranks(query: Tensor, candidate: Tensor, of_query: Tensor, of_candidate: Tensor) -> Tensor:
+    """Candidates before the best partner of each query: (N, D), (M, D) -> (N,) int32."""
+    ranks = []
+    blocks = zip(query.split(QUERY_BLOCK), of_query.split(QUERY_BLOCK), strict=True)
+    for some, group in blocks:
+        scores = some @ candidate.T  # (block, M)
+        other = group[:, None] != of_candidate[None]
+        best = scores.masked_fill(other, -torch.inf).amax(1, keepdim=True)
+        ranks.append(((scores >= best) & other).sum(1, dtype=torch.int32))
+    return torch.cat(ranks)
+
+
+def _tensor(array: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(array).to(like.device)
