@@ -242,7 +242,10 @@ def fit(
         typer.Option(help="add, mul, concat, dot, additive, general, or none (no context)."),
     ] = None,
     layout: Annotated[
-        str | None, typer.Option(help="pooled, or tokens if the cache holds them.")
+        str | None,
+        typer.Option(
+            help="pooled or tokens. Default: tokens if the cache has them and best is fitted."
+        ),
     ] = None,
     left: Annotated[
         str | None,
@@ -275,11 +278,13 @@ def fit(
     from .train.config import parse_settings
     from .train.config import preset as configure
     from .train.fit import fit as run
+    from .train.source import choose_layout
 
+    store = Cache(_root(cache))
     given = {
         "method": method if method != "cbmf" else None,
         "fusion": fusion,
-        "layout": layout,
+        "layout": layout or (choose_layout(store, dataset) if preset == "best" else None),
         "left": left,
         "right": right,
         "epochs": epochs,
@@ -291,7 +296,6 @@ def fit(
     config = configure(preset, **overrides, **parse_settings(setting or ()))
     with console.Ticker() as ticker:
         report = console.FitReporter(ticker)
-        store = Cache(_root(cache))
         result = run(store, config, out=out, dataset=dataset, device=device, report=report)
     console.fit_summary(result)
 

@@ -333,7 +333,7 @@ def _epoch(values: dict[str, float]) -> str:
 
 def fit_summary(run: Run) -> None:
     """The last lines of a fit."""
-    from .train.loop import read_history
+    from .train.history import read_history
 
     console = out()
     history = read_history(run.folder)

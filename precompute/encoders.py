@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from ..cache.errors import InputError
+from .pooling import POOLS, pool_grid, pool_image, pool_text, split_image_tokens
 from .scenes import DEMO_ENCODERS as SHIPPED
 from .scenes import demo_encoder
-from .pooling import POOLS, pool_grid, pool_image, pool_text, split_image_tokens
 
 DEFAULT_ENCODERS = {"text": "bert-base-uncased", "image": "google/vit-base-patch16-224"}
 """The paper's encoders."""

@@ -179,10 +179,11 @@ _BEST_ON_TOKENS: dict[str, Any] = {
     "mixup": 0.0,
     "token_dropout": 0.75,
     "class_token": "beside",
-    "input_dropout": 0.2,
+    "input_dropout": 0.3,
+    "captions_per_image": 2,
     "projection_width": 256,
     "ffn_width": 256,
-    "epochs": 24,
+    "epochs": 40,
 }
 
 

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..cache.errors import RunError
 from ..cache.files import new_file
+from .history import read_history
+
+CURVES_NAME = "curves.png"
+
+
+def draw_run(run: Path, floor: Path) -> None:
+    """Draw a run's curves.png in a process of its own: matplotlib loads Pillow, a fit must not.
+
+    Args:
+        run: The run's folder.
+        floor: Folder of the linear heads; may be absent.
+
+    Raises:
+        RunError: If the drawing failed; the run itself is whole.
+    """
+    words = [sys.executable, "-m", __name__, str(run), str(floor)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise RunError(f"{run / CURVES_NAME} could not be drawn ({reason}); all else is finished")
 
 
 def draw_curves(
@@ -40,3 +63,10 @@ def draw_curves(
         axes.legend(fontsize=8)
     with new_file(path) as part:
         figure.savefig(part, format="png")
+
+
+if __name__ == "__main__":
+    _run, _floor = (Path(word) for word in sys.argv[1:])
+    draw_curves(
+        read_history(_run), read_history(_floor) if _floor.exists() else [], _run / CURVES_NAME
+    )

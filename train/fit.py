@@ -14,10 +14,10 @@ from ..cache.files import write_json
 from ..cache.manifest import differences
 from .aligner import CONFIG_NAME, read_card
 from .config import FitConfig, baseline_of
-from .curves import draw_curves
+from .curves import CURVES_NAME, draw_run
 from .data import FitData, load_data
 from .fusion import check_fusion
-from .loop import SUMMARY_NAME, Loop, Progress, Report, read_history
+from .loop import SUMMARY_NAME, Loop, Progress, Report
 from .run import (
     BASELINES_NAME,
     ENVIRONMENT_NAME,
@@ -29,7 +29,6 @@ from .run import (
 )
 from .source import Source, choose_source
 
-CURVES_NAME = "curves.png"
 COMPARED = ("method", "model", "encoders", "fit", "dataset", "streams")
 """Parts of config.json in which an interrupted fit and its continuation must agree."""
 
@@ -85,8 +84,7 @@ def fit(
         _fit_one(cache, source, baseline_of(config), beside, place, report)
     _fit_one(cache, source, config, out, place, report)
     if not (out / CURVES_NAME).exists():
-        floor = read_history(beside) if beside.exists() else []
-        draw_curves(read_history(out), floor, out / CURVES_NAME)
+        draw_run(out, beside)
     return Run.load(out, place)
 
 
@@ -111,11 +109,10 @@ def _open(folder: Path, card: Mapping[str, Any]) -> bool:
     there, asked = ({key: table.get(key) for key in COMPARED} for table in (old, card))
     changes = list(differences(there, asked))
     if changes:
-        state = "finished" if finished else "interrupted"
+        state = "a finished" if finished else "an interrupted"
         shown = "; ".join(changes[:6]) + (f"; and {len(changes) - 6} more" if changes[6:] else "")
         raise RunError(
-            f"{folder}: holds a {state} fit of another configuration ({shown}); "
-            "choose another --out"
+            f"{folder}: holds {state} fit of another configuration ({shown}); choose another --out"
         )
     return finished
 

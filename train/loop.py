@@ -23,11 +23,11 @@ from .checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from .config import FitConfig
 from .data import FitData
 from .encoding import encode_items
+from .history import HISTORY_NAME
 from .mixing import mix
 from .schedule import Schedule, build_optimizer
 from .validation import batch_loss, validate
 
-HISTORY_NAME = "history.jsonl"
 SUMMARY_NAME = "summary.json"
 
 
@@ -213,19 +213,6 @@ class Loop:
         summary = {"epochs": self.epoch, "stopped": stopped, "seconds": seconds, "best": best}
         write_json(self.folder / SUMMARY_NAME, summary)
         self.checkpoint.unlink()
-
-
-def read_history(folder: Path) -> list[dict[str, float]]:
-    """The lines of history.jsonl in a run folder, an epoch each.
-
-    Raises:
-        RunError: If it is missing or damaged.
-    """
-    path = folder / HISTORY_NAME
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: missing or damaged ({error})") from error
 
 
 def _text(line: dict[str, float]) -> str:

@@ -120,6 +120,13 @@ def choose_dataset(cache: Cache, dataset: str | None = None) -> str:
     return chosen[0]
 
 
+def choose_layout(cache: Cache, dataset: str | None = None) -> str:
+    """`tokens` if every training stream of the data set holds tokens, else `pooled`."""
+    name = choose_dataset(cache, dataset)
+    layouts = {stream.layout for stream in cache.streams(name, TRAIN) if stream.complete}
+    return "tokens" if layouts == {"tokens"} else "pooled"
+
+
 def _encoded(cache: Cache, dataset: str, items: Items) -> bool:
     pairs = _pairs(items)
     return all(

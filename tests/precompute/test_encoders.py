@@ -5,9 +5,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import picture, save_vit
+
 from cbmf.cache.errors import InputError
 from cbmf.precompute.encoders import EncoderOptions, FrozenEncoder
-from conftest import picture, save_vit
 
 TEXTS = ["a cat", "the red dog runs under the tree on the green tree", "cat"]
 

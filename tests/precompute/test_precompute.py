@@ -10,13 +10,14 @@ import time
 
 import numpy as np
 import pytest
+from conftest import write_coco
+
 from cbmf.cache.catalog import Cache
 from cbmf.cache.errors import InputError
 from cbmf.cache.manifest import Manifest
 from cbmf.precompute.encoders import EncoderOptions
 from cbmf.precompute.pipeline import PrecomputeOptions
 from cbmf.precompute.stage import Request, precompute
-from conftest import write_coco
 
 
 class Quiet:
@@ -100,8 +101,9 @@ def test_pairs_are_joined_by_id_whatever_the_order_of_the_file(run, coco, tmp_pa
 
 
 def test_each_row_is_the_embedding_of_its_own_item(run, coco, image_encoder):
-    from cbmf.precompute.encoders import FrozenEncoder
     from PIL import Image
+
+    from cbmf.precompute.encoders import FrozenEncoder
 
     _, _, cache = run(shard_rows=7, batch_size=3)
     encoder = FrozenEncoder(str(image_encoder), "image", EncoderOptions())

@@ -1,4 +1,4 @@
-"""Small real caches, written by the cache's own writer: pairs whose vectors share a hidden cause."""
+"""Small real caches, written by the cache's writer: pairs whose vectors share a hidden cause."""
 
 import hashlib
 from pathlib import Path
@@ -82,7 +82,7 @@ class SmallCache:
     def image_text(
         self, dataset="small", split="train", images=60, captions=3, seed=0, labels=None, **stream
     ):
-        """`images` images with 1 to `captions` captions each; image vectors 12 wide, captions 10."""
+        """Images (12 wide) with 1 to `captions` captions each (10 wide)."""
         random = np.random.default_rng([seed, len(split), ord(split[1])])
         counts = 1 + np.arange(images) % captions
         owner = np.repeat(np.arange(images), counts)

@@ -40,6 +40,27 @@ def test_tokens_are_padded_with_zeros_to_the_longest_of_the_batch(small):
         assert there.sum() == len(whole[i]) and not row[~there].any()
 
 
+def test_a_share_of_tokens_is_taken_at_random_the_first_one_always(small):
+    torch.manual_seed(0)
+    stream = stream_of(small, column="image", layout="tokens")  # 5 tokens an image
+    bank = Bank.from_stream(stream, "tokens")
+    index = torch.arange(60)
+    whole, _ = bank.gather(index)
+    some, mask = bank.gather(index, keep=0.5)
+    assert some.shape == (60, 3, 12) and mask.all()  # the first, and half of the other four
+    assert torch.equal(some[:, 0], whole[:, 0])
+    same = (some[:, 1:, None] == whole[:, None, 1:]).all(-1)  # (60, 2, 4)
+    assert (same.sum(2) == 1).all() and (same.sum(1) <= 1).all()
+    assert (same.sum((0, 1)) > 15).all()  # each of the four about 30 times
+
+
+def test_a_share_of_ragged_tokens_stays_within_each_item(small):
+    bank = Bank.from_stream(stream_of(small, layout="tokens"), "tokens")
+    index = torch.arange(len(bank))
+    _, mask = bank.gather(index, keep=0.5)
+    assert torch.equal(mask.sum(1), 1 + ((bank.lengths(index) - 1) / 2).ceil().long())
+
+
 def test_failed_items_are_missing_and_rows_find_their_places(small):
     bank = Bank.from_stream(stream_of(small, column="image", image={"failed": (2, 40)}), "pooled")
     assert len(bank) == 58
@@ -74,4 +95,5 @@ def test_a_bank_that_does_not_fit_is_refused_with_the_ways_out(small, monkeypatc
 
 
 def test_free_memory_is_below_what_the_machine_has():
-    assert 0 < bank_module.free_memory_bytes() < 2**50
+    free = bank_module.free_memory_bytes()
+    assert free is not None and 0 < free < 2**50

@@ -15,6 +15,7 @@ from cbmf.train.config import (
     ModelConfig,
     baseline_of,
     override,
+    parse_settings,
     preset,
 )
 from cbmf.train.run import config_of
@@ -59,6 +60,8 @@ def test_released_preset_has_the_values_of_the_authors_code():
         False,
     )
     assert (model.log_scale, model.log_scale_min, model.log_scale_max) == (0.07, 0.01, 20.0)
+    assert (model.projection_skip, model.projection_norm, model.zero_start) == (False, True, False)
+    assert (model.token_dropout, model.class_token, config.clip) == (0.0, "among", 0.0)
     assert (model.attention_residual, model.pool, model.fusion) == (True, "mean", "add")
 
 
@@ -129,6 +132,42 @@ def test_values_out_of_range_and_unknown_options_are_refused(wrong):
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match="best, paper, released, linear"):
         preset("good")
+
+
+def test_the_best_preset_depends_on_the_layout():
+    pooled, tokens = preset("best"), preset("best", layout="tokens")
+    assert pooled.mixup and not tokens.mixup and tokens.model.token_dropout
+    assert preset("best", layout="tokens", epochs=7).epochs == 7
+
+
+def test_settings_are_read_as_what_their_fields_hold():
+    settings = ["lr=1e-2", "epochs=7", "standardise=False", "patience=none", "gate=0.5", "left=vit"]
+    assert parse_settings(settings) == {
+        "lr": 0.01,
+        "epochs": 7,
+        "standardise": False,
+        "patience": None,
+        "gate": 0.5,
+        "left": "vit",
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("lr", "NAME=VALUE"),
+        ("speed=3", "NAME=VALUE"),
+        ("model=3", "NAME=VALUE"),
+        ("lr=fast", "lr must be a number"),
+        ("epochs=1.5", "epochs must be a whole number"),
+        ("patience=x", "a whole number, or none"),
+        ("standardise=1", "true or false"),
+        ("epochs=none", "a whole number"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_one_line(setting, words):
+    with pytest.raises(InputError, match=words):
+        parse_settings([setting])
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,8 @@ from safetensors.torch import load_file
 from cbmf.cache.errors import InputError, RunError
 from cbmf.train.config import preset
 from cbmf.train.fit import fit
-from cbmf.train.run import Run
 
-TINY = {
+TINY: dict[str, Any] = {
     "width": 16,
     "projection_width": 16,
     "ffn_width": 32,
@@ -28,6 +28,7 @@ TINY = {
 }
 EVERYTHING = {
     **TINY,
+    "clip": 1.0,
     "ema": 0.9,
     "mixup": 1.0,
     "input_noise": 0.1,
@@ -62,7 +63,7 @@ def stop_after(epoch, stage="cbmf"):
 def test_a_fit_learns_to_find_partners_and_leaves_a_run_folder(small, tmp_path):
     small.image_text(images=200)
     lines = []
-    config = preset("best", **{**TINY, "epochs": 25, "batch_size": 64, "lr": 5e-3})
+    config = preset("best", **{**TINY, "epochs": 12, "batch_size": 64, "lr": 1e-2})
     run = fit(small.cache, config, out=tmp_path / "run", report=lines.append)
     assert {p.name for p in run.folder.iterdir()} == {
         "config.json",
@@ -78,16 +79,15 @@ def test_a_fit_learns_to_find_partners_and_leaves_a_run_folder(small, tmp_path):
     assert best["val_recall"] == max(line["val_recall"] for line in history(run.folder))
     assert run.finished and run.dataset == "small" and list(run.baselines) == ["linear"]
     assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert [p.epoch for p in lines if p.stage == "cbmf"] == list(range(1, 26))
+    assert [p.epoch for p in lines if p.stage == "cbmf"] == list(range(1, 13))
     assert [p.epoch for p in lines if p.stage == "linear"] == list(range(1, 41))
     line = history(run.folder)[-1]
-    assert line["epoch"] == 25 and 0 < line["temperature"] < 1 and line["pairs_per_s"] > 0
+    assert line["epoch"] == 12 and 0 < line["temperature"] < 1 and line["pairs_per_s"] > 0
 
 
-@pytest.mark.parametrize("stop_on", ["val_recall", "val_loss"])
-def test_an_interrupted_fit_goes_on_bit_by_bit(small, tmp_path, stop_on):
+def test_an_interrupted_fit_goes_on_bit_by_bit(small, tmp_path):
     small.image_text()
-    config = preset("best", **{**EVERYTHING, "stop_on": stop_on})
+    config = preset("best", **EVERYTHING)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(small.cache, config, out=whole)
     for stop in (stop_after(7, "linear"), stop_after(1), stop_after(3)):
@@ -170,7 +170,7 @@ def test_another_configuration_is_refused_with_the_difference(small, tmp_path):
         fit(small.cache, preset("best", baseline=False, **TINY), out=out, report=stop_after(1))
     kept = (out / "checkpoint.safetensors").read_bytes()
     other = preset("best", baseline=False, **{**TINY, "lr": 0.25, "fusion": "mul"})
-    with pytest.raises(RunError, match=r"interrupted fit.*fit\.lr: 0\.001 -> 0\.25.*fusion"):
+    with pytest.raises(RunError, match=r"interrupted fit.*fit\.lr: 0\.002 -> 0\.25.*fusion"):
         fit(small.cache, other, out=out)
     assert (out / "checkpoint.safetensors").read_bytes() == kept
 
@@ -245,69 +245,3 @@ def test_linear_heads_can_be_the_model(small, tmp_path):
     config = preset("best", method="linear", width=16, heads=1, epochs=3)
     run = fit(small.cache, config, out=tmp_path / "run")
     assert run.model.method == "linear" and not run.baselines
-
-
-def test_an_untrained_model_is_the_one_before_the_first_step(small, tmp_path):
-    small.image_text()
-    options = {**TINY, "lr": 1e-30, "warmup": 0.0, "weight_decay": 0.0, "epochs": 1}
-    run = fit(small.cache, preset("best", baseline=False, **options), out=tmp_path / "a")
-    torch.testing.assert_close(
-        run.untrained.state_dict(), run.model.state_dict(), rtol=0, atol=1e-25
-    )
-    options = {**TINY, "lr": 1e-2}
-    run = fit(small.cache, preset("best", baseline=False, **options), out=tmp_path / "b")
-    assert not same(run.untrained.state_dict(), run.model.state_dict())
-    mean = run.model.inputs[0].mean
-    stream = small.cache.find("small", "train", "image")
-    np.testing.assert_allclose(mean.numpy(), stream.pooled().mean(0), atol=1e-5)
-    assert torch.equal(run.untrained.inputs[0].mean, mean)
-
-
-def test_a_loaded_run_is_the_run(small, tmp_path):
-    small.image_text()
-    config = preset("best", **TINY)
-    run = fit(small.cache, config, out=tmp_path / "run")
-    again = Run.load(tmp_path / "run")
-    assert again.config == config and again.dataset == "small"
-    assert same(again.model.state_dict(), run.model.state_dict())
-    linear, loaded = run.baselines["linear"], again.baselines["linear"]
-    assert same(loaded.state_dict(), linear.state_dict())
-    assert type(run.model).from_pretrained(tmp_path / "run").encoders == run.model.encoders
-
-
-def test_an_interrupted_run_can_be_loaded_and_says_so(small, tmp_path):
-    small.image_text()
-    config = preset("best", **TINY)
-    with pytest.raises(KeyboardInterrupt):
-        fit(small.cache, config, out=tmp_path / "run", report=stop_after(2))
-    assert not Run.load(tmp_path / "run").finished
-
-
-def test_runs_that_are_missing_or_damaged_are_one_line(small, tmp_path):
-    with pytest.raises(RunError, match="not a run"):
-        Run.load(tmp_path / "none")
-    small.image_text()
-    out = tmp_path / "run"
-    run = fit(small.cache, preset("best", baseline=False, **TINY), out=out)
-    run.model.save_pretrained(tmp_path / "model")
-    with pytest.raises(RunError, match="a model, not a run"):
-        Run.load(tmp_path / "model")
-    path = out / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(RunError, match=r"model\.safetensors: damaged"):
-        Run.load(out)
-    path = out / "config.json"
-    path.write_text(path.read_text().replace('"version": 1', '"version": 2', 1))
-    with pytest.raises(RunError, match="version 2"):
-        Run.load(out)
-
-
-def test_a_damaged_checkpoint_is_one_line(small, tmp_path):
-    small.image_text()
-    config, out = preset("best", baseline=False, **TINY), tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt):
-        fit(small.cache, config, out=out, report=stop_after(1))
-    path = out / "checkpoint.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(RunError, match=r"checkpoint\.safetensors: damaged.*remove this file"):
-        fit(small.cache, config, out=out)

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -24,11 +25,11 @@ def unit(rows, width, seed):
     return F.normalize(torch.randn(rows, width, generator=random, dtype=torch.float64), dim=-1)
 
 
-def literal(left, right, owner, group, tau, config):
+def literal(left, right, owner, group, tau, config) -> Any:
     """Eq. 3-6, pair by pair. Pair p: image owner[p], caption p."""
     x, y = [left[o] for o in owner], list(right)
     kind = [group[o] for o in owner]
-    total, count = 0.0, len(y)
+    total, count = torch.zeros((), dtype=torch.float64), len(y)
 
     def candidates(p, among):
         """Indices that pair p is compared with."""
@@ -167,7 +168,10 @@ def test_temperature_is_the_exponential_of_a_learned_clamped_number():
     temperature.clamp()
     temperature.scale().backward()
     assert temperature.scale().item() == pytest.approx(math.exp(2.0))
-    assert temperature.log_scale.grad.item() > 0  # at the end of its range it can still come back
+    gradient = temperature.log_scale.grad
+    assert (
+        gradient is not None and gradient.item() > 0
+    )  # at the end of its range it can still come back
 
 
 def test_a_fixed_temperature_is_no_parameter():

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ SPECS = [
     EncoderSpec("vit", "image", "image", "1" * 64, 12, grid=7),
     EncoderSpec("bert", "text", "text", "2" * 64, 10),
 ]
-SMALL = {"width": 8, "projection_width": 8, "ffn_width": 16, "heads": 2}
+SMALL: dict[str, Any] = {"width": 8, "projection_width": 8, "ffn_width": 16, "heads": 2}
 
 
 def batch(length, width=12, seed=0):
@@ -123,12 +124,26 @@ def test_inputs_are_standardised_by_what_was_measured():
 
 
 def test_a_linear_skip_begins_as_the_linear_map_alone():
-    projection = Projection(12, ModelConfig(projection_skip=True, projection_norm=False, **SMALL))
+    projection = Projection(12, ModelConfig(**SMALL))
     x = torch.randn(3, 1, 12)
+    assert projection.skip is not None
     torch.testing.assert_close(projection.eval()(x), projection.skip(x))
 
 
-@pytest.mark.parametrize("start", [{"gate": 0.0}, {"zero_start": True, "norm": "pre"}])
+def test_the_first_token_can_stand_beside_the_others_of_an_image():
+    model = model_of(layout="tokens", class_token="beside", fusion="none", standardise=False)
+    x, mask = batch(3)
+    x, mask = x[:1], mask[:1]
+    beside = torch.cat([x[:, :1].expand(-1, 2, -1), x[:, 1:]], dim=-1)  # (1, 2, 24)
+    z = model.dfe(model.projections[0](beside), mask[:, 1:]).mean(1)
+    torch.testing.assert_close(model.encode(0, x, mask), z / z.norm())
+    assert model.encode(1, x[..., :10], mask).shape == (1, 8)  # texts stay as they are
+
+
+@pytest.mark.parametrize(
+    "start",
+    [{"gate": 0.0, "zero_start": False, "norm": "post"}, {"zero_start": True, "norm": "pre"}],
+)
 def test_the_dfe_can_begin_near_the_identity(start):
     model = model_of(**start)
     h, mask = torch.randn(3, 1, 8), torch.ones(3, 1, dtype=torch.bool)
@@ -137,7 +152,7 @@ def test_the_dfe_can_begin_near_the_identity(start):
 
 
 def test_noise_and_dropout_act_in_training_only():
-    model = model_of(input_noise=0.5, input_dropout=0.3, projection_dropout=0.3)
+    model = model_of(input_noise=0.5, input_dropout=0.3)
     x, mask = batch(1)
     assert torch.equal(model.encode(0, x, mask), model.encode(0, x, mask))
     model.train()
@@ -148,14 +163,15 @@ def test_more_than_two_encoders_share_one_dfe():
     three = [*SPECS, EncoderSpec("roberta", "text", "text", "3" * 64, 6)]
     model = CBMF(three, ModelConfig(**SMALL))
     assert model.encode(2, torch.randn(2, 1, 6), torch.ones(2, 1, dtype=torch.bool)).shape == (2, 8)
-    assert model.context.vectors.shape[0] == 3
+    assert model.get_parameter("context.vectors").shape[0] == 3
     assert model.index("roberta") == 2
 
 
 def test_linear_heads_are_one_linear_map_per_encoder():
-    heads = LinearHeads(SPECS, ModelConfig(standardise=False, **SMALL))
+    heads = LinearHeads(SPECS, ModelConfig(standardise=False, **SMALL)).eval()
     x, mask = batch(1)
-    z = x[:, 0] @ heads.heads[0].weight.T + heads.heads[0].bias
+    weight, bias = heads.get_parameter("heads.0.weight"), heads.get_parameter("heads.0.bias")
+    z = x[:, 0] @ weight.T + bias
     torch.testing.assert_close(heads.encode(0, x, mask), z / z.norm(dim=1, keepdim=True))
     count = sum(p.numel() for p in heads.parameters())
     assert count == 12 * 8 + 8 + 10 * 8 + 8 + 1
@@ -199,7 +215,7 @@ def test_a_model_of_another_kind_version_or_shape_is_refused(tmp_path):
     path.write_text(json.dumps(card))
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-40])
-    with pytest.raises(RunError, match="model.safetensors: damaged"):
+    with pytest.raises(RunError, match=r"model\.safetensors: damaged"):
         CBMF.from_pretrained(tmp_path)
     weights.unlink()
     with pytest.raises(RunError, match="no such file"):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from cbmf.cache.errors import InputError
 from cbmf.cache.items import Items, Pairs
@@ -8,7 +9,7 @@ from cbmf.train.pairs import PairTable, hold_out, join, runs
 
 
 def bank(rows):
-    return Bank(np.array(rows), None, None)
+    return Bank(np.array(rows), torch.zeros(len(rows), 1), None)
 
 
 def items(rows, left="image", right="text", labels=None):

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -78,7 +80,8 @@ def test_val_is_used_when_test_remains_to_report_on(small):
     small.image_text(split="val", images=20)
     assert source(small).val is None
     small.image_text(split="test", images=20)
-    assert [s.split for s in source(small).val] == ["val", "val"]
+    val = source(small).val
+    assert val is not None and [s.split for s in val] == ["val", "val"]
 
 
 def test_a_val_split_of_other_encoders_is_refused(small):
@@ -93,7 +96,7 @@ def test_a_val_split_of_another_grid_is_refused(small):
     small.image_text(layout="tokens", image={"grid": 2})
     small.image_text(split="test", images=20)
     small.image_text(split="val", images=20, layout="tokens", image={"grid": 3})
-    with pytest.raises(StreamError, match="grid 3.*grid 2"):
+    with pytest.raises(StreamError, match=r"grid 3.*grid 2"):
         source(small, layout="tokens")
 
 
@@ -113,8 +116,12 @@ def test_sentence_pairs_take_the_two_encoders_there_are(small):
 
 def test_sentence_pairs_need_two_different_encoders(small):
     small.text_text()
-    with pytest.raises(InputError, match="two different encoders"):
+    with pytest.raises(InputError, match="name two encoders"):
         source(small, left="bert-tiny", right="bert-tiny")
+    for folder in (small.root / "sentences" / "train").glob("text@roberta*"):
+        shutil.rmtree(folder)
+    with pytest.raises(InputError, match="two different encoders"):
+        source(small)
 
 
 def test_one_encoder_for_both_columns_gets_two_names(small):

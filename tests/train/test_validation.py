@@ -3,12 +3,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cbmf.train import validation
+from cbmf.train import encoding, validation
 from cbmf.train.bank import Bank
 from cbmf.train.config import ModelConfig
+from cbmf.train.encoding import encode_items
 from cbmf.train.linear import LinearHeads
 from cbmf.train.model import EncoderSpec
-from cbmf.train.validation import embed, recall
+from cbmf.train.validation import recall
 
 
 def test_recall_by_hand():
@@ -45,12 +46,12 @@ def test_a_model_that_makes_all_alike_finds_nothing():
 
 
 def test_items_are_encoded_in_their_order_whatever_their_lengths(monkeypatch):
-    monkeypatch.setattr(validation, "TOKEN_BLOCK", 2)
+    monkeypatch.setattr(encoding, "TOKEN_BLOCK", 2)
     specs = [EncoderSpec(name, "text", "text", name, 3) for name in ("a", "b")]
     heads = LinearHeads(specs, ModelConfig(layout="tokens", width=4)).eval()
     values = torch.randn(9, 3)
     bank = Bank(np.arange(4), values, torch.tensor([0, 4, 5, 7, 9]))
-    rows = embed(heads, 1, bank, np.array([3, 0, 1, 0, 2]))
+    rows = encode_items(heads, 1, bank, np.array([3, 0, 1, 0, 2]))
     for row, (start, end) in zip(rows, [(7, 9), (0, 4), (4, 5), (0, 4), (5, 7)], strict=True):
         alone = heads.encode(
             1, values[None, start:end], torch.ones(1, end - start, dtype=torch.bool)
