@@ -36,7 +36,7 @@ class CBMF(Aligner):
         self.projections = nn.ModuleList(Projection(width, config) for width in widths)
         self.fusion = build_fusion(config)
         self.context = None if self.fusion is None else Context(len(encoders), config)
-        self.dfe = DeepFusionEncoder(config)
+        self.dfe = DeepFusionEncoder(config) if config.dfe else None
 
     def _beside(self, spec: EncoderSpec) -> bool:
         """Whether an image's first token is set beside each of its others."""
@@ -55,7 +55,7 @@ class CBMF(Aligner):
         x = self.projections[encoder](x)  # (B, L, D)
         if self.fusion is not None and self.context is not None:
             x, mask = self.fusion(x, mask, self.context(encoder))
-        z = self.dfe(x, mask).float()  # (B, L, D)
+        z = (x if self.dfe is None else self.dfe(x, mask)).float()  # (B, L, D)
         return F.normalize(mean_over_tokens(z, mask), dim=-1)
 
 

@@ -49,6 +49,8 @@ class ModelConfig:
     """Attention fusions: x + attention (the released code) rather than attention alone (Eq. 2)."""
     null_key: bool = False
     """Attention fusions: attend to one more, learned key and value, so that one token is enough."""
+    dfe: bool = True
+    """False leaves the deep fusion encoder out (an ablation): tokens are averaged as fused."""
     heads: int = 4
     """Heads of the transformer block; must divide D."""
     ffn_width: int = 512

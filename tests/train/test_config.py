@@ -184,3 +184,15 @@ def test_a_configuration_of_another_version_is_one_line():
     model = fit.pop("model") | {"layers": 2}
     with pytest.raises(RunError, match=r"config\.json.*layers"):
         config_of({"fit": fit, "model": model, "dataset": "x"}, Path("run"))
+
+
+def test_the_documentation_names_every_option_with_its_default():
+    page = (Path(__file__).parents[2] / "docs" / "method.md").read_text()
+    for part in (FitConfig(), FitConfig().model, FitConfig().loss):
+        for option in dataclasses.fields(part):
+            if option.name in ("model", "loss"):
+                continue
+            default = getattr(part, option.name)
+            shown = {"log_scale": "CLIP_LOG_SCALE", "log_scale_max": "math.log(100)"}
+            expected = f"| `{option.name}` | {shown.get(option.name, repr(default))} |"
+            assert expected in page, expected

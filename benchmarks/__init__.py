@@ -1,0 +1,1 @@
+"""Measurements that the documentation quotes. Run from the repository's root."""
