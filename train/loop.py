@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..cache.errors import RunError
-from ..cache.files import new_file, write_json
+from ..cache.files import full_disk_is_one_line, new_file, write_json
 from .aligner import Aligner
 from .bank import Bank
 from .batches import Batch, batch_count, epoch_batches, generator
@@ -92,10 +92,20 @@ class Loop:
             self.epoch += 1
             line: dict[str, float] = {"epoch": self.epoch, "train_loss": loss}
             line |= validate(self.average or self.model, self.data.val, self.config)
+            self._check_finite(line)
             line |= {"lr": rate, "temperature": 1 / self.model.temperature.scale().item()}
             line |= {"seconds": time.perf_counter() - started, "pairs_per_s": pairs / trained_s}
             self._note(line)
         self._finish()
+
+    def _check_finite(self, line: dict[str, float]) -> None:
+        for name in ("train_loss", "val_loss"):
+            if not math.isfinite(line[name]):
+                raise RunError(
+                    f"{self.folder}: {name.replace('_', ' ')} is {line[name]} in epoch "
+                    f"{self.epoch}; fit with a learning rate below {self.config.lr:g} (--lr) "
+                    "into another folder"
+                )
 
     def _stops(self) -> bool:
         patience = self.config.patience
@@ -122,22 +132,14 @@ class Loop:
                 self._update(loss)
                 total += loss.detach() * len(batch.owner)
                 pairs += len(batch.owner)
-        mean = total.item() / pairs
-        if not math.isfinite(mean):
-            raise RunError(
-                f"{self.folder}: the loss is {mean} in epoch {self.epoch + 1}; "
-                f"fit with a learning rate below {self.config.lr:g} (--lr) into another folder"
-            )
-        return mean, float(self.optimizer.param_groups[0]["lr"])
+        return total.item() / pairs, float(self.optimizer.param_groups[0]["lr"])
 
     def _loss(self, batch: Batch, random: np.random.Generator) -> Tensor:
         data = self.data.train
         with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
             if self.config.mixup:
-                left, right = (
-                    self._gather(data.left, batch.left),
-                    self._gather(data.right, batch.right),
-                )
+                left = self._gather(data.left, batch.left)  # (B, 1, d_left)
+                right = self._gather(data.right, batch.right)  # (C, 1, d_right)
                 left, right = mix(left, right, batch, self.config.mixup, random)
                 one = torch.ones(1, 1, dtype=torch.bool, device=self.device)
                 rows = self.model.encode(0, left, one.expand(len(left), 1))  # (B, D)
@@ -179,7 +181,8 @@ class Loop:
         if sign * line[name] > sign * best:
             self.best_epoch = self.epoch
             (self.average or self.model).save_weights(self.folder)
-        with (self.folder / HISTORY_NAME).open("a", encoding="utf-8") as file:
+        path = self.folder / HISTORY_NAME
+        with full_disk_is_one_line(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         state = {
             "epoch": self.epoch,

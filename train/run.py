@@ -78,12 +78,13 @@ class Run:
     """Models fitted beside, by name: `linear`. They read the pooled layout (see their `layout`)."""
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Run:
+    def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Run:
         """Open a run folder.
 
         Raises:
             RunError: If it is missing or damaged, or of another version.
         """
+        folder = Path(folder)
         card = read_card(folder)
         config = config_of(card, folder)
         return cls(

@@ -64,6 +64,7 @@ def write_stream(
         if layout == "pooled":
             writer.write(number, rows, pooled, failures=failures)
             continue
+        assert lengths is not None
         counts = lengths[rows]
         noise = 0.1 * random.standard_normal((counts.sum(), vectors.shape[1]))
         tokens = np.repeat(pooled, counts, axis=0) + noise
@@ -148,3 +149,9 @@ def one_thread():
 @pytest.fixture
 def small(tmp_path):
     return SmallCache(tmp_path / "cache")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave the drawing of curves out: it takes longer than a small fit."""
+    monkeypatch.setattr("cbmf.train.fit.draw_run", lambda run, floor: (run / "curves.png").touch())

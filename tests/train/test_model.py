@@ -135,6 +135,7 @@ def test_the_first_token_can_stand_beside_the_others_of_an_image():
     x, mask = batch(3)
     x, mask = x[:1], mask[:1]
     beside = torch.cat([x[:, :1].expand(-1, 2, -1), x[:, 1:]], dim=-1)  # (1, 2, 24)
+    assert model.dfe is not None
     z = model.dfe(model.projections[0](beside), mask[:, 1:]).mean(1)
     torch.testing.assert_close(model.encode(0, x, mask), z / z.norm())
     assert model.encode(1, x[..., :10], mask).shape == (1, 8)  # texts stay as they are
@@ -146,9 +147,19 @@ def test_the_first_token_can_stand_beside_the_others_of_an_image():
 )
 def test_the_dfe_can_begin_near_the_identity(start):
     model = model_of(**start)
+    assert model.dfe is not None
     h, mask = torch.randn(3, 1, 8), torch.ones(3, 1, dtype=torch.bool)
     normalised = 0 if "gate" in start else torch.nn.functional.layer_norm(h, (8,))
     torch.testing.assert_close(model.dfe(h, mask), h + normalised)
+
+
+def test_without_the_dfe_fused_tokens_are_averaged():
+    model = model_of(dfe=False, fusion="add", layout="tokens", standardise=False)
+    x, mask = batch(3)
+    assert model.context is not None
+    fused = model.projections[0](x[:1]) + model.context(0)  # an item of three tokens
+    z = fused.mean(1)
+    torch.testing.assert_close(model.encode(0, x, mask)[:1], z / z.norm())
 
 
 def test_noise_and_dropout_act_in_training_only():

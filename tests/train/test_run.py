@@ -1,5 +1,6 @@
 """Run folders: what is loaded is what was fitted, and damage is one line."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,36 @@ def stop_after(epoch):
     return report
 
 
+def history(folder):
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_a_fit_learns_to_find_partners_and_leaves_a_run_folder(small, tmp_path):
+    small.image_text(images=200)
+    lines = []
+    config = preset("best", **{**TINY, "epochs": 12, "batch_size": 64, "lr": 1e-2})
+    run = fit(small.cache, config, out=tmp_path / "run", report=lines.append)
+    assert {p.name for p in run.folder.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "history.jsonl",
+        "curves.png",
+        "environment.json",
+        "summary.json",
+        "baselines",
+    }
+    best = json.loads((run.folder / "summary.json").read_text())["best"]
+    assert best["left_to_right_r1"] >= 0.5  # 0.1 by chance, of 10 images held out
+    assert best["val_recall"] == max(line["val_recall"] for line in history(run.folder))
+    assert run.finished and run.dataset == "small" and list(run.baselines) == ["linear"]
+    assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert [p.epoch for p in lines if p.stage == "cbmf"] == list(range(1, 13))
+    assert [p.epoch for p in lines if p.stage == "linear"] == list(range(1, 41))
+    line = history(run.folder)[-1]
+    assert line["epoch"] == 12 and 0 < line["temperature"] < 1 and line["pairs_per_s"] > 0
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_an_untrained_model_is_the_one_before_the_first_step(small, tmp_path):
     small.image_text()
     options = {**TINY, "lr": 1e-30, "warmup": 0.0, "weight_decay": 0.0, "epochs": 1}
@@ -51,6 +82,7 @@ def test_an_untrained_model_is_the_one_before_the_first_step(small, tmp_path):
     assert torch.equal(run.untrained.get_buffer("inputs.0.mean"), mean)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_loaded_run_is_the_run(small, tmp_path):
     small.image_text()
     config = preset("best", **TINY)
@@ -63,6 +95,7 @@ def test_a_loaded_run_is_the_run(small, tmp_path):
     assert type(run.model).from_pretrained(tmp_path / "run").encoders == run.model.encoders
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_run_can_be_loaded_and_says_so(small, tmp_path):
     small.image_text()
     config = preset("best", **TINY)
@@ -71,6 +104,7 @@ def test_an_interrupted_run_can_be_loaded_and_says_so(small, tmp_path):
     assert not Run.load(tmp_path / "run").finished
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_that_are_missing_or_damaged_are_one_line(small, tmp_path):
     with pytest.raises(RunError, match="not a run"):
         Run.load(tmp_path / "none")
@@ -105,6 +139,7 @@ def test_runs_have_a_default_place_and_the_newest_is_found(tmp_path):
     assert newest_run(tmp_path).name == names[1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_damaged_checkpoint_is_one_line(small, tmp_path):
     small.image_text()
     config, out = preset("best", baseline=False, **TINY), tmp_path / "run"
