@@ -215,7 +215,7 @@ def check_fusion(config: ModelConfig) -> None:
             f"fusion {config.fusion!r} attends over tokens, and the pooled layout has one token an "
             "item: softmax over it is always 1 and the context gets no gradient. Cache tokens "
             "(cbmf precompute --layout tokens) and fit on them (--layout tokens), or choose "
-            "--fusion add, mul or concat, or ask for a learned null key (null_key=True, --null-key)"
+            "--fusion add, mul or concat, or ask for a learned null key (--set null_key=true)"
         )
 
 

@@ -101,7 +101,7 @@ def test_a_null_key_takes_part_in_the_softmax():
 
 @pytest.mark.parametrize("fusion", ATTENTION_FUSIONS)
 def test_attention_over_one_vector_is_refused_with_the_ways_out(fusion):
-    with pytest.raises(InputError, match=r"--layout tokens.*add, mul or concat.*null_key=True"):
+    with pytest.raises(InputError, match=r"--layout tokens.*add, mul or concat.*null_key=true"):
         CBMF(SPECS, config(fusion))
 
 
