@@ -44,7 +44,7 @@ TOKENS: dict[str, dict[str, Any]] = {
     "without the context": {"fusion": "none"},
     "fusion dot": {"fusion": "dot"},
     "no token dropout": {"token_dropout": 0.0},
-    "1 caption an image": {"captions_per_image": 1},
+    "2 captions an image": {"captions_per_image": 2},
     "class token among the patches": {"class_token": "among"},
 }
 METRICS = [f"{way}/R@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)]

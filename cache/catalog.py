@@ -25,6 +25,7 @@ class Cache:
     def __init__(self, root: Path | None = None) -> None:
         """Look at a cache; nothing is read or made yet. None stands for `default_root()`."""
         self.root = default_root() if root is None else root
+        self._items: dict[tuple[Path, int, int], Items] = {}
 
     def splits(self) -> list[tuple[str, str]]:
         """Every (dataset, split) that has items, sorted."""
@@ -50,7 +51,15 @@ class Cache:
                 f"{self.root} has no {dataset}/{split}; it has {known}. "
                 f"Make it with cbmf precompute {dataset}"
             )
-        return read_items(path)
+        return self._read(path)
+
+    def _read(self, path: Path) -> Items:
+        """The items in a file, read once as long as the file stays as it is."""
+        found = path.stat()
+        key = (path, found.st_mtime_ns, found.st_ino)
+        if key not in self._items:
+            self._items[key] = read_items(path)
+        return self._items[key]
 
     def items_of(self, stream: Stream) -> Items:
         """The items whose rows a stream counts: the present ones, or the older ones it was made of.
@@ -59,7 +68,7 @@ class Cache:
             StreamError: If none of the split's items fit.
         """
         for path in [stream.path.parent / ITEMS_NAME, *stream.path.parent.glob("items-*.h5")]:
-            if path.exists() and is_over(stream, items := read_items(path)):
+            if path.exists() and is_over(stream, items := self._read(path)):
                 return items
         raise StreamError(
             f"{stream.path}: made of other items than {stream.path.parent} has; "
@@ -107,7 +116,9 @@ class Cache:
         if not fitting:
             have = ", ".join(sorted({s.path.name for s in present}))
             raise StreamError(f"{where}: none is of the encoder that is asked for; it has {have}")
-        fitting = [s for s in fitting if encoder is None or _named(s, encoder)]
+        if encoder is not None:
+            exact = [s for s in fitting if encoder in (s.encoder, s.path.name)]
+            fitting = exact or [s for s in fitting if encoder in s.path.name]
         if layout == "tokens":
             fitting = [s for s in fitting if s.layout == "tokens"]
         if not fitting:
@@ -122,10 +133,6 @@ def is_over(stream: Stream, items: Items) -> bool:
     spec = stream.manifest.spec
     column = items.columns.get(spec.column)
     return column is not None and column.digest() == spec.items_digest
-
-
-def _named(stream: Stream, encoder: str) -> bool:
-    return encoder in (stream.encoder, stream.path.name) or encoder in stream.path.name
 
 
 def _one(where: str, fitting: list[Stream]) -> Stream:

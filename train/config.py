@@ -180,7 +180,6 @@ _BEST_ON_TOKENS: dict[str, Any] = {
     "token_dropout": 0.75,
     "class_token": "beside",
     "input_dropout": 0.3,
-    "captions_per_image": 2,
     "projection_width": 256,
     "ffn_width": 256,
     "epochs": 40,

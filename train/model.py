@@ -15,7 +15,7 @@ from .aligner import Aligner, EncoderSpec
 from .dfe import DeepFusionEncoder
 from .fusion import Context, build_fusion
 from .model_config import ModelConfig
-from .projection import Projection
+from .projection import Inputs, Projection
 
 __all__ = ["CBMF", "EncoderSpec"]
 
@@ -48,11 +48,13 @@ class CBMF(Aligner):
         if self.config.pool == "mean_unmasked":
             longest = self.get_buffer(f"inputs.{encoder}.longest")
             values, mask = _padded(values, mask, int(longest))
-        x = self.inputs[encoder](values)  # (B, L, d_in)
+        inputs = self.inputs[encoder]
+        assert isinstance(inputs, Inputs)
+        x = inputs.standardised(values)  # (B, L, d_in)
         if self._beside(self.encoders[encoder]):
             first = x[:, :1].expand(-1, x.shape[1] - 1, -1)
             x, mask = torch.cat([first, x[:, 1:]], dim=-1), mask[:, 1:]  # (B, L - 1, 2 d_in)
-        x = self.projections[encoder](x)  # (B, L, D)
+        x = self.projections[encoder](inputs.disturbed(x))  # (B, L, D)
         if self.fusion is not None and self.context is not None:
             x, mask = self.fusion(x, mask, self.context(encoder))
         z = (x if self.dfe is None else self.dfe(x, mask)).float()  # (B, L, D)

@@ -27,7 +27,7 @@ class ModelConfig:
     standardise: bool = True
     """Bring every input feature to mean 0 and deviation 1, measured on the training items."""
     input_dropout: float = 0.3
-    """Share of input features set to zero while training, 0 to below 1."""
+    """Share of an item's input features set to zero while training, 0 to below 1."""
     input_noise: float = 0.0
     """Deviation of the Gaussian noise on inputs while training, in deviations of a feature."""
     token_dropout: float = 0.0

@@ -29,10 +29,23 @@ class Inputs(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """(B, L, d_in) -> (B, L, d_in); only noise and dropout if nothing was measured."""
-        x = (values - self.mean) / self.deviation
+        return self.disturbed(self.standardised(values))
+
+    def standardised(self, values: Tensor) -> Tensor:
+        """(B, L, d_in) in deviations from the mean; as they are if nothing was measured."""
+        return (values - self.mean) / self.deviation
+
+    def disturbed(self, x: Tensor) -> Tensor:
+        """(B, L, any) with noise and dropout while training.
+
+        A feature that is dropped is dropped in all tokens of an item: left to chance token by
+        token, the mean over tokens would bring it back.
+        """
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x)
-        return self.dropout(x)
+        if self.training and self.dropout.p:
+            x = x * self.dropout(torch.ones_like(x[:, :1]))
+        return x
 
 
 class Projection(nn.Module):

@@ -43,6 +43,14 @@ def test_one_of_several_encoders_has_to_be_named(toy):
     assert cache.find("toy", "train", "image", encoder="other").encoder == "other"
 
 
+def test_an_exact_name_wins_over_a_part_of_another(toy):
+    toy.fill(toy.spec(encoder="bert"))
+    toy.fill(toy.spec(encoder="roberta", made_of={"class": "Other"}))
+    cache = Cache(toy.root)
+    assert cache.find("toy", "train", "image", encoder="bert").encoder == "bert"
+    assert cache.find("toy", "train", "image", encoder="robert").encoder == "roberta"
+
+
 def test_either_layout_serves_a_pooled_reader_only_tokens_a_token_reader(toy):
     toy.fill(toy.spec())
     cache = Cache(toy.root)
