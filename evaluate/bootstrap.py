@@ -6,8 +6,8 @@ import numpy as np
 
 RESAMPLES = 1000
 LEVEL = 0.95
-DRAWS_AT_ONCE = 4_000_000
-"""Units drawn at once, of all resamples together: 32 MiB of weights."""
+DRAWS_AT_ONCE = 1_000_000
+"""Units drawn at once, of some resamples together: 8 MiB."""
 
 
 def intervals(

@@ -26,7 +26,7 @@ from .ranks import (
     recall_at,
 )
 from .results import Result, Row
-from .sides import note_on_split, stream_of, two_encoders
+from .sides import note_on_split, run_name, stream_of, two_encoders
 from .systems import Side, System, places, systems_of
 
 BENCHMARK = "retrieval"
@@ -115,7 +115,7 @@ def evaluate_retrieval(
         dataset=dataset,
         split=split,
         protocol="standard",
-        run=run.folder.name,
+        run=run_name(run),
         preset=run.config.preset,
         rows=[*rows, Row("chance", "chance", chance)],
         encoders=dict(zip(names, (s.encoder for s in streams), strict=True)),

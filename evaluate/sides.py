@@ -23,7 +23,7 @@ def two_encoders(run: Run, left: str, right: str) -> tuple[int, int]:
             if i != j and (one.modality, two.modality) == (left, right):
                 return i, j
     have = ", ".join(f"{spec.name} ({spec.modality})" for spec in encoders)
-    raise InputError(f"{left} with {right} is asked for, run {run.folder.name} aligns {have}")
+    raise InputError(f"{left} with {right} is asked for, run {run_name(run)} aligns {have}")
 
 
 def stream_of(cache: Cache, items: Items, column: str, run: Run, encoder: int) -> Stream:
@@ -53,7 +53,7 @@ def stream_of(cache: Cache, items: Items, column: str, run: Run, encoder: int) -
     if not fitting:
         grid = "" if spec.grid is None else f" --grid {spec.grid}"
         raise StreamError(
-            f"{cache.folder(items.dataset, items.split)}: run {run.folder.name} reads tokens of "
+            f"{cache.folder(items.dataset, items.split)}: run {run_name(run)} reads tokens of "
             f"{spec.name}{f' (grid {spec.grid})' if grid else ''}, the cache has "
             f"{_names(own)}; run cbmf precompute {items.dataset} --{spec.modality} {spec.name} "
             f"--layout tokens{grid}"
@@ -70,7 +70,7 @@ def _foreign(
     why = " (the same name, but other weights or settings)" if same else ""
     names = " ".join(f"--{s.modality} {s.name}" for s in reversed(run.model.encoders))
     return (
-        f"{cache.folder(items.dataset, items.split)}: run {run.folder.name} was fitted on "
+        f"{cache.folder(items.dataset, items.split)}: run {run_name(run)} was fitted on "
         f"{spec.modality} encoder {spec.name} [{spec.identity[:12]}], the cache has {column} "
         f"embeddings of {_names(present) or 'none'}{why}; make the run's own with "
         f"cbmf precompute {items.dataset} {names}, or fit a run on these"
@@ -106,12 +106,18 @@ def default_split(cache: Cache, dataset: str, run: Run) -> str:
     )
 
 
+def run_name(run: Run) -> str:
+    """Name of the run's folder."""
+    return run.folder.resolve().name
+
+
 def note_on_split(run: Run, dataset: str, split: str) -> str:
-    """What the fit has seen of a split, in a sentence; empty if nothing."""
-    if dataset != run.dataset:
-        return ""
-    if split == TRAIN:
-        return "the model was fitted on this split"
-    if split == VAL and VAL in read_card(run.folder).get("streams", {}):
-        return "this split chose the epoch (early stopping); figures on it are a little too good"
-    return ""
+    """What to bear in mind about a run on a split, such as what its fit saw of it; may be empty."""
+    notes = [] if run.finished else ["the fit was interrupted, this is its best epoch until then"]
+    if dataset == run.dataset and split == TRAIN:
+        notes.append("the model was fitted on this split")
+    elif (
+        dataset == run.dataset and split == VAL and VAL in read_card(run.folder).get("streams", {})
+    ):
+        notes.append("this split chose the epoch (early stopping), its figures flatter a little")
+    return "; ".join(notes)

@@ -20,7 +20,7 @@ from .bootstrap import intervals
 from .classification import class_embeddings, class_ranks, depths, mean_class_recall
 from .ranks import recall_at
 from .results import Result, Row
-from .sides import note_on_split, stream_of, two_encoders
+from .sides import note_on_split, run_name, stream_of, two_encoders
 from .systems import Side, systems_of
 
 BENCHMARK = "zero-shot"
@@ -107,7 +107,7 @@ def evaluate_zero_shot(
             dataset=dataset,
             split=split,
             protocol=protocol.name,
-            run=run.folder.name,
+            run=run_name(run),
             preset=run.config.preset,
             rows=[*rows[protocol.name], chance],
             encoders={name: stream.encoder for name, stream in streams.items()},

@@ -176,3 +176,10 @@ print([name for name in names if name in sys.modules])
         check=True,
     )
     assert done.stdout.splitlines() == ["4", "[]"]
+
+
+def test_an_interrupted_fit_says_so(maker, tmp_path):
+    caption_set(maker, "toy", "test", 8)
+    run = run_of(tmp_path / "run")
+    run.finished = False
+    assert "interrupted" in evaluate(maker.cache, run, ["retrieval"]).results[0].note
