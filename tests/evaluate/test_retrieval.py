@@ -177,6 +177,16 @@ def test_within_one_column_the_query_is_no_candidate_and_raw_floors_stand_beside
     assert near.tolist() == [i ^ 1 for i in range(20)]
 
 
+def test_an_item_paired_with_itself_is_its_own_partner(maker, tmp_path):
+    items = twins(maker, [(i, i) for i in range(12)], 12)
+    twin_streams(maker, items, 12)
+    result = score(maker, run_of(tmp_path / "run", (A, B), "twins"), "twins")
+    for row in result.rows:
+        if row.kind == "raw":  # the same vector on both sides
+            assert row.metrics["left_to_right/R@1"] == 1
+    assert result.row("chance").metrics["left_to_right/R@1"] == pytest.approx(1 / 12)
+
+
 def test_labelled_pairs_count_where_the_label_is_one(maker, tmp_path):
     labels = np.array([1, 0, 1, 1, 0])
     items = twins(maker, [(0, 1), (0, 4), (2, 3), (4, 5), (6, 7)], 8, labels=labels)

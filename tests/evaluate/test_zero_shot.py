@@ -8,6 +8,7 @@ from tiny_caches import EYE, TEMPLATES, TONGUE, Maker, identity_of, labelled_set
 
 from cbmf.cache.errors import InputError, StreamError
 from cbmf.cache.items import Items
+from cbmf.evaluate.bootstrap import intervals
 from cbmf.evaluate.suite import silent
 from cbmf.evaluate.zero_shot import evaluate_zero_shot
 
@@ -57,6 +58,9 @@ def test_every_protocol_agrees_with_scikit_learn(maker, tmp_path):
             assert "top-5" not in got
             recall = balanced_accuracy_score(labels, scores.argmax(1))
             assert got["mean_class_recall"] == pytest.approx(recall)
+            right = (scores.argmax(1) == labels)[:, None]
+            ends = found[protocol].row(kind).intervals
+            assert ends == {"top-1": pytest.approx(intervals(right)[0])}
     assert found["ensemble"].counts == {"images": 60, "classes": 4, "templates": 2}
     assert found["ensemble"].row("chance").metrics == {
         "top-1": 0.25,
