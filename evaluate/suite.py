@@ -89,12 +89,7 @@ def evaluate(
             only embeddings of other encoders than the run's.
         RunError: If the results that the folder has are damaged.
     """
-    unknown = [name for name in names if name not in (*BENCHMARKS, ALL)]
-    if unknown or not names:
-        raise InputError(
-            f"no benchmark {', '.join(map(repr, unknown)) or 'is named'}; "
-            f"there are {', '.join(BENCHMARKS)} and {ALL}"
-        )
+    _check(names)
     evaluation = Evaluation(run.folder / RESULTS_FOLDER)
     for case in _cases(cache, run, names, dataset, split, evaluation.skipped):
         try:
@@ -110,6 +105,15 @@ def evaluate(
     if not evaluation.results:
         raise InputError(_nothing(cache, names, evaluation.skipped))
     return evaluation
+
+
+def _check(names: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in (*BENCHMARKS, ALL)]
+    if unknown or not names:
+        raise InputError(
+            f"no benchmark {', '.join(map(repr, unknown)) or 'is named'}; "
+            f"there are {', '.join(BENCHMARKS)} and {ALL}"
+        )
 
 
 def _cases(

@@ -100,29 +100,35 @@ def evaluate_zero_shot(
             rows[protocol.name].append(Row(system.name, system.kind, *measured))
     chance = Row("chance", "chance", _chance(len(items.classes)))
     seconds = round(time.perf_counter() - started, 3)
-    streams = {IMAGE: task.images.stream, PROMPT: task.prompts.stream}
     return [
-        Result(
-            benchmark=BENCHMARK,
-            dataset=dataset,
-            split=split,
-            protocol=protocol.name,
-            run=run_name(run),
-            preset=run.config.preset,
-            rows=[*rows[protocol.name], chance],
-            encoders={name: stream.encoder for name, stream in streams.items()},
-            fingerprints={name: stream.fingerprint for name, stream in streams.items()},
-            counts={
-                "images": len(task.labels),
-                "classes": len(items.classes),
-                "templates": protocol.templates,
-            },
-            excluded=task.excluded,
-            note=note_on_split(run, dataset, split),
-            seconds=seconds,
-        )
+        _result(run, items, task, protocol, [*rows[protocol.name], chance], seconds)
         for protocol in task.protocols
     ]
+
+
+def _result(
+    run: Run, items: Items, task: Task, protocol: Protocol, rows: list[Row], seconds: float
+) -> Result:
+    streams = {IMAGE: task.images.stream, PROMPT: task.prompts.stream}
+    return Result(
+        benchmark=BENCHMARK,
+        dataset=items.dataset,
+        split=items.split,
+        protocol=protocol.name,
+        run=run_name(run),
+        preset=run.config.preset,
+        rows=rows,
+        encoders={name: stream.encoder for name, stream in streams.items()},
+        fingerprints={name: stream.fingerprint for name, stream in streams.items()},
+        counts={
+            "images": len(task.labels),
+            "classes": len(items.classes),
+            "templates": protocol.templates,
+        },
+        excluded=task.excluded,
+        note=note_on_split(run, items.dataset, items.split),
+        seconds=seconds,
+    )
 
 
 def prepare(cache: Cache, items: Items, run: Run) -> Task:
