@@ -10,6 +10,7 @@ from typing import Any
 from ..cache.errors import InputError
 from .model_config import (
     ATTENTION_FUSIONS,
+    CLIP_LOG_SCALE,
     FUSIONS,
     LAYOUTS,
     LossConfig,
@@ -162,8 +163,17 @@ _RELEASED: dict[str, Any] = {
 _CHANGES: dict[str, dict[str, Any]] = {
     "best": {},
     "released": _RELEASED,
-    # Where the paper is silent, the released code speaks.
-    "paper": {**_RELEASED, "epochs": 500, "targets": "soft", "attention_residual": False},
+    # Where it is silent, the released code speaks. Of the temperature it says what CLIP does:
+    # from the released 0.93 soft targets are all but even, and nothing is learned.
+    "paper": {
+        **_RELEASED,
+        "epochs": 500,
+        "targets": "soft",
+        "attention_residual": False,
+        "log_scale": CLIP_LOG_SCALE,
+        "log_scale_min": 0.0,
+        "log_scale_max": math.log(100),
+    },
     "linear": {
         **_PLAIN,
         "method": "linear",

@@ -71,7 +71,9 @@ def test_paper_preset_differs_from_the_released_code_where_the_paper_speaks():
     assert differing == {"preset", "epochs", "loss", "model"}
     assert paper["epochs"] == 500 and paper["loss"]["targets"] == "soft"
     model = {k for k in paper["model"] if paper["model"][k] != released["model"][k]}
-    assert model == {"attention_residual"}
+    scale = {"log_scale", "log_scale_min", "log_scale_max"}
+    assert model == {"attention_residual", *scale}
+    assert paper["model"]["log_scale"] == pytest.approx(math.log(1 / 0.07))
 
 
 def test_linear_preset_is_the_baselines_recipe():
