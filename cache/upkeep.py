@@ -10,7 +10,7 @@ from pathlib import Path
 from .catalog import Cache
 from .errors import CacheError, ShardError
 from .files import PART, file_digest
-from .items import ITEMS_NAME, read_items
+from .items import read_items
 from .manifest import MANIFEST_NAME, Manifest
 from .shard import map_shard
 from .stream import Stream
@@ -119,9 +119,13 @@ def _unused_items(cache: Cache, folder: Path, going: list[Path]) -> list[Garbage
             used.add(Manifest.load(path).spec.items_digest)
     unused = []
     for path in sorted(folder.glob("items-*.h5")):
-        columns = read_items(path).columns.values()
-        if path.name != ITEMS_NAME and not any(c.digest() in used for c in columns):
-            unused.append(Garbage(path, "older items that no stream uses", path.stat().st_size))
+        try:
+            columns = read_items(path).columns.values()
+            reason = "older items that no stream uses"
+        except ShardError:
+            columns, reason = {}.values(), "older items, damaged"
+        if not any(column.digest() in used for column in columns):
+            unused.append(Garbage(path, reason, path.stat().st_size))
     return unused
 
 

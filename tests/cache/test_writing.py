@@ -125,6 +125,12 @@ def test_gc_removes_a_stream_whose_items_are_gone(toy):
     assert kept.exists()
 
 
+def test_gc_removes_damaged_older_items(toy):
+    toy.fill(toy.spec())
+    (toy.parent / "items-0123456789ab.h5").write_bytes(b"no HDF5 at all")
+    assert [piece.path.name for piece in garbage_of(toy)] == ["items-0123456789ab.h5"]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused(toy, value):
     toy.pooled[3, 3] = value
