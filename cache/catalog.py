@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from .errors import CacheError, StreamError
 from .items import ITEMS_NAME, Items, read_items
@@ -89,6 +90,7 @@ class Cache:
         encoder: str | None = None,
         identity: str | None = None,
         layout: str | None = None,
+        grid: int | Literal["any"] | None = "any",
     ) -> Stream:
         """The one complete stream over a split's present items that fits.
 
@@ -99,6 +101,7 @@ class Cache:
             encoder: The encoder's short name, or a part of the folder's name that only one has.
             identity: `Stream.identity` that it must have.
             layout: `tokens` for one that holds tokens; `pooled` takes either, a pooled one first.
+            grid: With `tokens`, the grid that it must have; None for patches that are not averaged.
 
         Raises:
             CacheError: If no stream fits, or several do; says which there are.
@@ -120,10 +123,11 @@ class Cache:
             exact = [s for s in fitting if encoder in (s.encoder, s.path.name)]
             fitting = exact or [s for s in fitting if encoder in s.path.name]
         if layout == "tokens":
-            fitting = [s for s in fitting if s.layout == "tokens"]
+            fitting = [s for s in fitting if s.layout == "tokens" and grid in ("any", s.grid)]
         if not fitting:
-            wanted = " ".join(filter(None, [encoder, layout]))
-            have = ", ".join(s.path.name + f" ({s.layout})" for s in present)
+            words = [encoder, layout, None if grid == "any" else f"grid {grid}"]
+            wanted = " ".join(filter(None, words))
+            have = ", ".join(f"{s.path.name} ({described(s)})" for s in present)
             raise CacheError(f"{where}: no {column} stream fits {wanted!r}; it has {have}")
         return _one(where, [s for s in fitting if s.complete] or fitting)
 
@@ -133,6 +137,11 @@ def is_over(stream: Stream, items: Items) -> bool:
     spec = stream.manifest.spec
     column = items.columns.get(spec.column)
     return column is not None and column.digest() == spec.items_digest
+
+
+def described(stream: Stream) -> str:
+    """Layout and grid in words."""
+    return stream.layout if stream.grid is None else f"{stream.layout}, grid {stream.grid}"
 
 
 def _one(where: str, fitting: list[Stream]) -> Stream:

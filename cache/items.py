@@ -10,7 +10,7 @@ import hashlib
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,11 @@ class Column:
     Only a memory of what was read, so that an unchanged file need not be read again."""
 
     def digest(self) -> str:
-        """SHA-256 over ids and contents in order, 64 hexadecimal digits."""
+        """SHA-256 over ids and contents in order, 64 hexadecimal digits; computed once."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         whole = hashlib.sha256(self.modality.encode())
         for item_id in self.ids:
             whole.update(item_id.encode("utf-8") + b"\0")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .catalog import Cache
-from .errors import CacheError, ShardError
+from .errors import CacheError, ShardError, StreamError
 from .files import PART, file_digest
 from .items import read_items
 from .manifest import MANIFEST_NAME, Manifest
@@ -87,7 +87,7 @@ def garbage(cache: Cache, *, incomplete: bool = False) -> list[Garbage]:
     """
     found: list[Garbage] = []
     for folder in sorted(path for path in cache.root.glob("*/*") if path.is_dir()):
-        parts = [p for p in leftovers(folder)]
+        parts = leftovers(folder)
         for stream in sorted(path for path in folder.glob("*@*") if path.is_dir()):
             parts += leftovers(stream)
             reason = _why_stale(cache, stream, incomplete)
@@ -104,10 +104,10 @@ def _why_stale(cache: Cache, folder: Path, incomplete: bool) -> str | None:
     try:
         stream = Stream(folder)
         cache.items_of(stream)
-    except ShardError:
+    except StreamError:
+        return "its items are gone"
+    except CacheError:
         return None
-    except CacheError as error:
-        return "its items are gone" if "other items" in str(error) else None
     return "incomplete" if incomplete and not stream.complete else None
 
 
@@ -119,13 +119,13 @@ def _unused_items(cache: Cache, folder: Path, going: list[Path]) -> list[Garbage
             used.add(Manifest.load(path).spec.items_digest)
     unused = []
     for path in sorted(folder.glob("items-*.h5")):
+        reason = "older items that no stream uses"
         try:
-            columns = read_items(path).columns.values()
-            reason = "older items that no stream uses"
+            if any(column.digest() in used for column in read_items(path).columns.values()):
+                continue
         except ShardError:
-            columns, reason = {}.values(), "older items, damaged"
-        if not any(column.digest() in used for column in columns):
-            unused.append(Garbage(path, reason, path.stat().st_size))
+            reason = "older items, damaged"
+        unused.append(Garbage(path, reason, path.stat().st_size))
     return unused
 
 

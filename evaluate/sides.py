@@ -49,8 +49,7 @@ def stream_of(cache: Cache, items: Items, column: str, run: Run, encoder: int) -
         raise StreamError(_foreign(cache, items, column, run, spec, present))
     if layout == "pooled":
         return cache.find(items.dataset, items.split, column, identity=spec.identity, layout=layout)
-    fitting = [s for s in own if s.layout == "tokens" and s.grid == spec.grid]
-    if not fitting:
+    if not any(s.layout == "tokens" and s.grid == spec.grid for s in own):
         grid = "" if spec.grid is None else f" --grid {spec.grid}"
         raise StreamError(
             f"{cache.folder(items.dataset, items.split)}: run {run_name(run)} reads tokens of "
@@ -58,8 +57,14 @@ def stream_of(cache: Cache, items: Items, column: str, run: Run, encoder: int) -
             f"{_names(own)}; run cbmf precompute {items.dataset} --{spec.modality} {spec.name} "
             f"--layout tokens{grid}"
         )
-    chosen = min(fitting, key=lambda s: (not s.complete, s.dtype != "float16", s.path.name))
-    return cache.find(items.dataset, items.split, column, encoder=chosen.path.name, layout=layout)
+    return cache.find(
+        items.dataset,
+        items.split,
+        column,
+        identity=spec.identity,
+        layout=layout,
+        grid=spec.grid,
+    )
 
 
 def _foreign(

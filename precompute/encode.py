@@ -26,6 +26,8 @@ R = TypeVar("R")
 
 POLL_S = 0.5
 """Seconds between looks at shards that other processes are writing."""
+PENDING_SHARDS = 2
+"""Encoded shards that may wait to be written."""
 BATCH_TOKENS = 32_768
 """Padded tokens of a batch of texts at most."""
 
@@ -52,27 +54,9 @@ def encode_stream(plan: StreamPlan, options: PrecomputeOptions, report: Report) 
     writer = open_writer(plan, options)
     meter = Meter(writer, report)
     with ThreadPoolExecutor(options.decoders()) as decoders, ThreadPoolExecutor(1) as pen:
-        writing: deque[Future[None]] = deque()
         try:
             while missing := writer.missing():
-                took_any = False
-                for number in missing:
-                    claim = writer.claim(number)
-                    if claim is None:
-                        continue
-                    took_any = True
-                    try:
-                        rows = writer.manifest.range(number)
-                        batches = _encode_shard(plan, options, decoders, meter, rows)
-                    except BaseException:
-                        claim.release()
-                        raise
-                    while len(writing) >= 2:
-                        writing.popleft().result()
-                    writing.append(pen.submit(_write, writer, claim, number, batches, meter))
-                while writing:
-                    writing.popleft().result()
-                if not took_any:
+                if not _write_missing(plan, options, meter, missing, decoders, pen):
                     meter.tell(waiting=True)
                     time.sleep(POLL_S)
         except BaseException:
@@ -80,6 +64,37 @@ def encode_stream(plan: StreamPlan, options: PrecomputeOptions, report: Report) 
             raise
     meter.tell()
     return Stream(plan.folder)
+
+
+def _write_missing(
+    plan: StreamPlan,
+    options: PrecomputeOptions,
+    meter: Meter,
+    missing: Sequence[int],
+    decoders: ThreadPoolExecutor,
+    pen: ThreadPoolExecutor,
+) -> bool:
+    """Encode and write the shards that no other process has; whether there was one."""
+    writer = meter.writer
+    writing: deque[Future[None]] = deque()
+    took_any = False
+    for number in missing:
+        claim = writer.claim(number)
+        if claim is None:
+            continue
+        took_any = True
+        try:
+            rows = writer.manifest.range(number)
+            batches = _encode_shard(plan, options, decoders, meter, rows)
+        except BaseException:
+            claim.release()
+            raise
+        while len(writing) >= PENDING_SHARDS:
+            writing.popleft().result()
+        writing.append(pen.submit(_write, writer, claim, number, batches, meter))
+    while writing:
+        writing.popleft().result()
+    return took_any
 
 
 def _encode_shard(

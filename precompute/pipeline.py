@@ -95,6 +95,8 @@ class SplitPlan:
     """A split's items, ready to be written, and the streams over them."""
 
     items: Items
+    changed: bool
+    """Whether the cache has other items, or none."""
     streams: list[StreamPlan]
 
 
@@ -151,7 +153,8 @@ def plan(
         for column in ordered.columns
         if ordered.columns[column].modality == encoder.modality
     ]
-    return SplitPlan(items, streams)
+    changed = known is None or known.digest() != items.digest()
+    return SplitPlan(items, changed, streams)
 
 
 def _known(path: Path) -> Items | None:
@@ -230,14 +233,14 @@ def _near(cache: Cache, spec: StreamSpec, items: Items) -> tuple[str, list[str]]
     return min(near)[2:] if near else None
 
 
-def execute(plans: Sequence[SplitPlan], cache: Cache, options: PrecomputeOptions) -> None:
-    """Write the items of the planned splits, after making sure that everything will fit.
+def prepare(plans: Sequence[SplitPlan], cache: Cache) -> None:
+    """Write the items of the planned splits that changed, once everything is sure to fit.
 
     Raises:
         DiskFullError: If the disk is too small for the streams as estimated.
     """
     require_room(cache.root, sum(s.size_bytes for p in plans for s in p.streams))
-    for split in plans:
+    for split in (split for split in plans if split.changed):
         write_items(cache.folder(split.items.dataset, split.items.split), split.items)
 
 

@@ -16,7 +16,7 @@ from .datasets.source import SourceDataset
 from .demo import DEMO, DEMO_ENCODERS, read_demo
 from .encode import encode_stream
 from .encoders import DEFAULT_ENCODERS, FrozenEncoder
-from .pipeline import PrecomputeOptions, Progress, SplitPlan, StreamPlan, execute, plan
+from .pipeline import PrecomputeOptions, Progress, SplitPlan, StreamPlan, plan, prepare
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def precompute(request: Request, reporter: Reporter) -> Summary:
         left_out += sum(len(split.items.left_out) for split in plans)
         if request.dry_run:
             continue
-        execute(plans, Cache(request.cache_root), request.options)
+        prepare(plans, Cache(request.cache_root))
         for stream_plan in [stream for split in plans for stream in split.streams]:
             stream, count = _run(stream_plan, request.options, reporter)
             streams.append(stream)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..cache.catalog import Cache
+from ..cache.catalog import Cache, described
 from ..cache.errors import CacheError, InputError, StreamError
 from ..cache.items import Items, Pairs
 from ..cache.stream import Stream
@@ -181,18 +181,18 @@ def _validation(
 def _alike(cache: Cache, config: FitConfig, stream: Stream) -> Stream:
     layout = config.model.layout
     try:
-        found = cache.find(
-            stream.dataset, VAL, stream.column, identity=stream.identity, layout=layout
+        return cache.find(
+            stream.dataset,
+            VAL,
+            stream.column,
+            identity=stream.identity,
+            layout=layout,
+            grid=stream.grid,
         )
     except StreamError:
         raise
     except CacheError as error:
         raise StreamError(
-            f"{error}; the split {VAL} must be encoded like {TRAIN}: {stream.path.name}"
+            f"{error}; the split {VAL} must be encoded like {TRAIN}: {stream.path.name} "
+            f"({described(stream)}); run cbmf precompute {stream.dataset} alike for all splits"
         ) from error
-    if layout == "tokens" and found.grid != stream.grid:
-        raise StreamError(
-            f"{found.path} has grid {found.grid}, {stream.path} has grid {stream.grid}; "
-            f"run cbmf precompute {stream.dataset} with the same --grid for all splits"
-        )
-    return found

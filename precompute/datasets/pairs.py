@@ -20,7 +20,7 @@ from .captions import Caption, caption_split
 from .listing import file_names
 from .paths import PathFinder
 from .seeded import seeded_pair_splits, splits_with_rest
-from .sentences import SentencePair, sentence_split, text_id, usable_pairs
+from .sentences import SentencePair, parted, text_id, usable_pairs
 from .source import (
     SPLIT_OF,
     MissingError,
@@ -226,15 +226,7 @@ def _text_text(
         ids = [(text_id(str(pair.left)), text_id(str(pair.right))) for pair in taken]
         splits_of = seeded_pair_splits(ids, _SHARES)
     chosen = _chosen(path, splits_of, asked, left_out)
-    splits = [
-        sentence_split(
-            name,
-            [pair for pair, split in zip(taken, splits_of, strict=True) if split == name],
-            left_out if name == chosen[0] else [],
-            str(path),
-        )
-        for name in chosen
-    ]
+    splits = parted(chosen, taken, splits_of, left_out, str(path))
     note = "no column 'split': texts joined by pairs stay together, 80/10/10 by a hash"
     return SourceDataset(
         slug(path.stem), "sentence-pairs", path, splits, [] if roles.split else [note]

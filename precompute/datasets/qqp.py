@@ -15,7 +15,7 @@ from ...cache.errors import InputError
 from ..dataset import LeftOut, Split
 from .listing import file_names
 from .seeded import seeded_pair_splits
-from .sentences import SentencePair, sentence_split, text_id, usable_pairs
+from .sentences import SentencePair, parted, sentence_split, text_id, usable_pairs
 from .source import MissingError, SourceDataset, chosen_splits
 from .text_files import place, read_columns
 
@@ -72,14 +72,6 @@ def _seeded(home: Path, asked: Sequence[str] | None, path: Path) -> SourceDatase
     ids = [(text_id(str(pair.left)), text_id(str(pair.right))) for pair in pairs]
     split_of = seeded_pair_splits(ids, _SHARES)
     chosen = chosen_splits(list(dict.fromkeys(split_of)) or ["train"], asked, home)
-    splits = [
-        sentence_split(
-            name,
-            [pair for pair, split in zip(pairs, split_of, strict=True) if split == name],
-            left_out if name == chosen[0] else [],
-            str(path),
-        )
-        for name in chosen
-    ]
+    splits = parted(chosen, pairs, split_of, left_out, str(path))
     note = "no official splits: questions joined by pairs stay together, 90/10 by a hash"
     return SourceDataset("qqp", "sentence-pairs", home, splits, [note])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ...cache.errors import InputError
@@ -69,6 +69,36 @@ def _score(value: object) -> float | None:
     except ValueError:
         return None
     return score if abs(score) < float("inf") else None
+
+
+def parted(
+    chosen: Sequence[str],
+    pairs: Sequence[SentencePair],
+    split_of: Sequence[str],
+    left_out: Sequence[LeftOut],
+    where: str,
+) -> list[Split]:
+    """The chosen splits of one table; what was left out is reported with the first of them.
+
+    Args:
+        chosen: Names of the splits, at least one.
+        pairs: Usable pairs of all splits.
+        split_of: The split of each pair.
+        left_out: What was left out.
+        where: File, for error lines.
+
+    Raises:
+        InputError: If a split has no pair.
+    """
+    return [
+        sentence_split(
+            name,
+            [pair for pair, split in zip(pairs, split_of, strict=True) if split == name],
+            left_out if name == chosen[0] else [],
+            where,
+        )
+        for name in chosen
+    ]
 
 
 def sentence_split(

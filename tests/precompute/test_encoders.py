@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import picture, save_vit
+from tiny_inputs import picture, save_vit
 
 from cbmf.cache.errors import InputError
 from cbmf.precompute.encoders import EncoderOptions, FrozenEncoder

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import write_coco
+from tiny_inputs import write_coco
 
 from cbmf.cache.catalog import Cache
 from cbmf.cache.errors import InputError
