@@ -284,7 +284,7 @@ def fit(
     given = {
         "method": method if method != "cbmf" else None,
         "fusion": fusion,
-        "layout": layout or (choose_layout(store, dataset) if preset == "best" else None),
+        "layout": layout or choose_layout(store, preset, method, dataset),
         "left": left,
         "right": right,
         "epochs": epochs,

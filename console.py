@@ -333,15 +333,15 @@ def _epoch(values: dict[str, float]) -> str:
 
 def fit_summary(run: Run) -> None:
     """The last lines of a fit."""
-    from .train.history import read_history
+    from .cache.files import read_json
+    from .train.loop import SUMMARY_NAME
 
     console = out()
-    history = read_history(run.folder)
-    best = max(history, key=lambda line: line["val_recall"])
-    seconds = sum(line["seconds"] for line in history)
+    summary = read_json(run.folder / SUMMARY_NAME)
+    kept = summary["best"]
     console.print(
-        f"{len(history)} epochs in {duration(seconds)}; best mean recall in validation "
-        f"{best['val_recall']:.1%} (epoch {best['epoch']:.0f})"
+        f"{summary['epochs']} epochs in {duration(summary['seconds'])}; kept epoch "
+        f"{kept['epoch']:.0f}, mean recall in validation {kept['val_recall']:.1%}"
     )
     console.print(f"run: {run.folder}", markup=False, soft_wrap=True)
     console.print(

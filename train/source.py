@@ -120,11 +120,17 @@ def choose_dataset(cache: Cache, dataset: str | None = None) -> str:
     return chosen[0]
 
 
-def choose_layout(cache: Cache, dataset: str | None = None) -> str:
-    """`tokens` if every training stream of the data set holds tokens, else `pooled`."""
-    name = choose_dataset(cache, dataset)
-    layouts = {stream.layout for stream in cache.streams(name, TRAIN) if stream.complete}
-    return "tokens" if layouts == {"tokens"} else "pooled"
+def choose_layout(cache: Cache, preset: str, method: str, dataset: str | None = None) -> str:
+    """`tokens` if `best` is to be fitted and the cache holds tokens of every column, else `pooled`.
+
+    Linear heads read pooled vectors whatever the cache holds; so do the recipes that are not ours,
+    for which an epoch on tokens takes minutes.
+    """
+    if (preset, method) != ("best", "cbmf"):
+        return "pooled"
+    streams = [s for s in cache.streams(choose_dataset(cache, dataset), TRAIN) if s.complete]
+    on_tokens = {stream.column for stream in streams if stream.layout == "tokens"}
+    return "tokens" if on_tokens and on_tokens == {s.column for s in streams} else "pooled"
 
 
 def _encoded(cache: Cache, dataset: str, items: Items) -> bool:

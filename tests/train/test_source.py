@@ -5,7 +5,7 @@ import pytest
 
 from cbmf.cache.errors import CacheError, InputError, StreamError
 from cbmf.train.config import preset
-from cbmf.train.source import choose_source
+from cbmf.train.source import choose_layout, choose_source
 
 
 def source(small, dataset=None, **options):
@@ -98,6 +98,23 @@ def test_a_val_split_of_another_grid_is_refused(small):
     small.image_text(split="val", images=20, layout="tokens", image={"grid": 3})
     with pytest.raises(StreamError, match=r"grid 3.*grid 2"):
         source(small, layout="tokens")
+
+
+def test_a_val_split_of_several_grids_gives_that_of_training(small):
+    small.image_text(layout="tokens", image={"grid": 3})
+    small.image_text(split="test", images=20)
+    for grid in (2, 3, 4):
+        small.image_text(split="val", images=20, layout="tokens", image={"grid": grid})
+    assert source(small, layout="tokens").val[0].grid == 3
+
+
+def test_best_reads_tokens_where_the_cache_has_them_and_nothing_else_does(small):
+    small.image_text()
+    assert choose_layout(small.cache, "best", "cbmf") == "pooled"
+    small.image_text(layout="tokens", image={"grid": 2})
+    assert choose_layout(small.cache, "best", "cbmf") == "tokens"
+    for preset_name, method in (("best", "linear"), ("released", "cbmf"), ("paper", "cbmf")):
+        assert choose_layout(small.cache, preset_name, method) == "pooled"
 
 
 def test_sentence_pairs_take_the_two_encoders_there_are(small):
