@@ -14,7 +14,7 @@ from ..cache.errors import CacheError, RunError
 from ..cache.files import read_json, write_json
 
 RESULTS_FORMAT = "cbmf-results"
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 RESULTS_FOLDER = "results"
 """Folder of the results in a run's folder."""
 RESULTS_NAME = "results.json"
@@ -34,6 +34,8 @@ class Row:
     """By name. Recalls, accuracies and MRR are shares from 0 to 1, ranks count from 1."""
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     """95% bootstrap intervals of some metrics: lower and upper end, in the metric's unit."""
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    """Figures over `Result.axis`, by name, for a drawing rather than a table."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Result:
     """What took part: items of each side, pairs, classes, templates."""
     excluded: dict[str, int]
     """What could not take part because the cache lacks it."""
+    axis: list[float] = field(default_factory=list)
+    """What the rows' curves run over: tolerances, or k."""
     note: str = ""
     """What a reader must know before comparing, such as that the split chose the epoch."""
     seconds: float = 0.0
@@ -91,7 +95,8 @@ class Result:
             ends = {
                 name: (float(low), float(high)) for name, (low, high) in row["intervals"].items()
             }
-            rows.append(Row(row["system"], row["kind"], dict(row["metrics"]), ends))
+            curves = {name: list(map(float, ys)) for name, ys in row["curves"].items()}
+            rows.append(Row(row["system"], row["kind"], dict(row["metrics"]), ends, curves))
         return cls(**{**table, "rows": rows})
 
 

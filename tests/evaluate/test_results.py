@@ -99,7 +99,7 @@ def test_a_benchmark_made_anew_replaces_its_entry_and_no_other(tmp_path):
         "[]",
         '{"format": "other"}',
         '{"format": "cbmf-results", "version": 9}',
-        '{"format": "cbmf-results", "version": 1, "results": [{"rows": 3}]}',
+        '{"format": "cbmf-results", "version": 2, "results": [{"rows": 3}]}',
     ],
 )
 def test_damaged_results_are_refused_and_kept(tmp_path, text):
