@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +70,11 @@ class Task:
     """Pairs without."""
 
 
+def suits(items: Items) -> bool:
+    """Whether a split has pairs that belong together."""
+    return retrieval_pairs(items) is not None
+
+
 def retrieval_pairs(items: Items) -> Pairs | None:
     """The pairs that can be retrieved, those known to belong together; None if there are none."""
     pairs = items.pairs
@@ -106,25 +112,32 @@ def evaluate_retrieval(
         report(f"{BENCHMARK} {dataset}/{split}: {system.name}")
         rows.append(_measure(system, task, run))
     chance = {name: value for way in task.directions for name, value in way.chance().items()}
+    return Result(
+        **describe(run, items, task),
+        protocol="standard",
+        rows=[*rows, Row("chance", "chance", chance)],
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def describe(run: Run, items: Items, task: Task) -> dict[str, Any]:
+    """What a result tells of a task, whatever was measured on it: fields of `Result` by name."""
     names = side_names(items.pairs)
     streams = (task.left.stream, task.right.stream)
     plural = [f"{name} items" if name in ("left", "right") else f"{name}s" for name in names]
     counts = {plural[0]: len(task.left.rows), plural[1]: len(task.right.rows)}
-    return Result(
-        benchmark=BENCHMARK,
-        dataset=dataset,
-        split=split,
-        protocol="standard",
-        run=run_name(run),
-        preset=run.config.preset,
-        rows=[*rows, Row("chance", "chance", chance)],
-        encoders=dict(zip(names, (s.encoder for s in streams), strict=True)),
-        fingerprints=dict(zip(names, (s.fingerprint for s in streams), strict=True)),
-        counts={**counts, "pairs": task.pairs},
-        excluded={"pairs": task.dropped},
-        note=note_on_split(run, dataset, split),
-        seconds=round(time.perf_counter() - started, 3),
-    )
+    return {
+        "benchmark": BENCHMARK,
+        "dataset": items.dataset,
+        "split": items.split,
+        "run": run_name(run),
+        "preset": run.config.preset,
+        "encoders": dict(zip(names, (s.encoder for s in streams), strict=True)),
+        "fingerprints": dict(zip(names, (s.fingerprint for s in streams), strict=True)),
+        "counts": {**counts, "pairs": task.pairs},
+        "excluded": {"pairs": task.dropped},
+        "note": note_on_split(run, items.dataset, items.split),
+    }
 
 
 def side_names(pairs: Pairs | None) -> tuple[str, str]:
@@ -225,19 +238,23 @@ def _measure(system: System, task: Task, run: Run) -> Row:
     return Row(system.name, system.kind, metrics, recall_intervals(task, ranks))
 
 
-def recall_intervals(task: Task, ranks: Sequence[np.ndarray]) -> dict[str, tuple[float, float]]:
+def recall_intervals(
+    task: Task, ranks: Sequence[np.ndarray], depths: Sequence[int] = DEPTHS, form: str = "R@{}"
+) -> dict[str, tuple[float, float]]:
     """95% intervals of the recalls, by name; left items are drawn anew with all their partners.
 
     Args:
         task: G left items.
         ranks: Of the queries of both directions, (Q,) int64 each.
+        depths: The k that are told.
+        form: What their names are made of.
     """
     names, hits, counts = [], [], []
     units = len(task.left.rows)
     for way, found in zip(task.directions, ranks, strict=True):
         queries = np.bincount(way.units, minlength=units)  # (G,)
-        for k in DEPTHS:
-            names.append(f"{way.name}/R@{k}")
+        for k in depths:
+            names.append(f"{way.name}/{form.format(k)}")
             hits.append(np.bincount(way.units, weights=found <= k, minlength=units))
             counts.append(queries)
     ends = intervals(np.stack(hits, axis=1), np.stack(counts, axis=1))  # (names, 2)

@@ -13,13 +13,36 @@ from ..cache.items import Items
 from ..train.run import Run
 from . import retrieval, zero_shot
 from .results import RESULTS_FOLDER, Result, merge_results
+from .retrieval_curve import evaluate_curve
 from .sides import default_split
 from .tables import markdown, together
 
 ALL = "all"
-BENCHMARKS = (retrieval.BENCHMARK, zero_shot.BENCHMARK)
 MARKDOWN_NAME = "results.md"
 Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Something to measure on a split."""
+
+    suits: Callable[[Items], bool]
+    """Whether a split is made for it."""
+    evaluate: Callable[[Cache, Run, str, str, Report], list[Result]]
+    """On a data set and split, a result for each protocol."""
+
+
+def _retrieve(cache: Cache, run: Run, dataset: str, split: str, report: Report) -> list[Result]:
+    """Retrieval by both protocols."""
+    arguments = (cache, run, dataset, split, report)
+    return [retrieval.evaluate_retrieval(*arguments), evaluate_curve(*arguments)]
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    retrieval.BENCHMARK: Benchmark(retrieval.suits, _retrieve),
+    zero_shot.BENCHMARK: Benchmark(zero_shot.suits, zero_shot.evaluate_zero_shot),
+}
+"""By the name that the command line takes, in the order in which they are run."""
 
 
 def silent(text: str) -> None:
@@ -93,7 +116,8 @@ def evaluate(
     evaluation = Evaluation(run.folder / RESULTS_FOLDER)
     for case in _cases(cache, run, names, dataset, split, evaluation.skipped):
         try:
-            found = _evaluate(cache, run, case, report)
+            measure = BENCHMARKS[case.benchmark].evaluate
+            found = measure(cache, run, case.dataset, case.split, report)
         except (InputError, CacheError) as error:
             if case.asked:
                 raise
@@ -155,20 +179,13 @@ def _everywhere(
         if benchmark in allowed:
             yield Case(benchmark, dataset, chosen, asked=False)
         elif not allowed and benchmark == retrieval.BENCHMARK:
-            reason = "it has neither pairs that belong together nor labelled images"
+            reason = "it has neither pairs nor labelled images to measure anything on"
             skipped.append(Skipped(benchmark, f"{dataset}/{chosen}", reason))
 
 
 def _allowed(items: Items) -> list[str]:
     """The benchmarks that a split is made for."""
-    fits = (retrieval.retrieval_pairs(items) is not None, zero_shot.is_labelled(items))
-    return [name for name, fit in zip(BENCHMARKS, fits, strict=True) if fit]
-
-
-def _evaluate(cache: Cache, run: Run, case: Case, report: Report) -> list[Result]:
-    if case.benchmark == retrieval.BENCHMARK:
-        return [retrieval.evaluate_retrieval(cache, run, case.dataset, case.split, report)]
-    return zero_shot.evaluate_zero_shot(cache, run, case.dataset, case.split, report)
+    return [name for name, benchmark in BENCHMARKS.items() if benchmark.suits(items)]
 
 
 def _save(folder: Path, results: Sequence[Result]) -> None:

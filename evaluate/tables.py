@@ -37,9 +37,13 @@ class Section:
 
 
 def together(results: Sequence[Result]) -> Iterator[list[Result]]:
-    """Results that share a table: those of one benchmark and split, side by side in the list."""
-    for _, group in groupby(results, key=lambda result: result.key[:3]):
+    """Results that share a table: of one benchmark and split, with the same columns, in a row."""
+    for _, group in groupby(results, key=lambda result: (result.key[:3], _columns(result))):
         yield list(group)
+
+
+def _columns(result: Result) -> list[str]:
+    return sections_of(result)[0].headings
 
 
 def table(results: Sequence[Result]) -> Table:

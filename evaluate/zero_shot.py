@@ -54,7 +54,7 @@ class Task:
     excluded: dict[str, int]
 
 
-def is_labelled(items: Items) -> bool:
+def suits(items: Items) -> bool:
     """Whether a split has classes, labelled images and prompts."""
     image, prompt = items.columns.get(IMAGE), items.columns.get(PROMPT)
     return bool(
@@ -138,7 +138,7 @@ def prepare(cache: Cache, items: Items, run: Run) -> Task:
         InputError, CacheError: As `evaluate_zero_shot`.
     """
     where = f"{items.dataset}/{items.split}"
-    if not is_labelled(items):
+    if not suits(items):
         raise InputError(
             f"{where} has no labelled images with prompts, there is nothing to classify"
         )
@@ -168,7 +168,7 @@ def prepare(cache: Cache, items: Items, run: Run) -> Task:
 
 def _present(values: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
     """The values of the rows that a stream has."""
-    assert values is not None  # is_labelled has looked
+    assert values is not None  # suits has looked
     return values[rows]
 
 
