@@ -82,6 +82,9 @@ class FitConfig:
     """Largest norm of the gradient; longer ones are shortened. 0: no limit."""
     ema: float = 0.0
     """Decay a step of the running average of weights that is validated and kept; 0: none."""
+    precision: str = "auto"
+    """Arithmetic of the model while it trains: `float32`, `bfloat16` (autocast; weights, loss and
+    validation stay float32), or `auto`: bfloat16 on a GPU, float32 on a CPU."""
     stop_on: str = "val_recall"
     """What chooses the best epoch: `val_recall` (mean of R@1, 5, 10 both ways) or `val_loss`."""
     patience: int | None = None
@@ -95,6 +98,7 @@ class FitConfig:
         one_of(self, "decay", ("matrices", "all"))
         one_of(self, "schedule", ("cosine", "plateau", "constant"))
         one_of(self, "stop_on", ("val_recall", "val_loss"))
+        one_of(self, "precision", ("auto", "float32", "bfloat16"))
         for name, least in (
             ("epochs", 1),
             ("batch_size", 2),

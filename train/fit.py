@@ -78,7 +78,7 @@ def fit(
     if finished:
         report(Progress("data", f"{out}: this fit is finished already; nothing is done again"))
     else:
-        write_json(out / ENVIRONMENT_NAME, environment(place, cache.root))
+        write_json(out / ENVIRONMENT_NAME, environment(place, cache.root, config))
     beside = out / BASELINES_NAME / "linear"
     if config.baseline and config.method != "linear":
         _fit_one(cache, source, baseline_of(config), beside, place, report)

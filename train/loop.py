@@ -31,6 +31,11 @@ from .validation import batch_loss, validate
 SUMMARY_NAME = "summary.json"
 
 
+def in_half(config: FitConfig, device: torch.device) -> bool:
+    """Whether the model trains in bfloat16 on a device."""
+    return config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+
+
 @dataclass(frozen=True)
 class Progress:
     """What a fit tells while it runs."""
@@ -136,7 +141,8 @@ class Loop:
 
     def _loss(self, batch: Batch, random: np.random.Generator) -> Tensor:
         data = self.data.train
-        with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
+        half = in_half(self.config, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, half):
             if self.config.mixup:
                 left = self._gather(data.left, batch.left)  # (B, 1, d_left)
                 right = self._gather(data.right, batch.right)  # (C, 1, d_right)

@@ -23,7 +23,7 @@ from ..cache.stream import Stream
 from .aligner import CONFIG_NAME, WEIGHTS_NAME, Aligner, EncoderSpec, read_card
 from .config import FitConfig, LossConfig, ModelConfig
 from .linear import LinearHeads
-from .loop import SUMMARY_NAME
+from .loop import SUMMARY_NAME, in_half
 from .model import CBMF
 from .source import Source
 
@@ -156,7 +156,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def environment(device: torch.device, cache_root: Path) -> dict[str, Any]:
+def environment(device: torch.device, cache_root: Path, config: FitConfig) -> dict[str, Any]:
     """The machine and the software that a fit ran on."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
@@ -166,6 +166,6 @@ def environment(device: torch.device, cache_root: Path) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": gpu or device.type,
-        "precision": "bfloat16 autocast" if device.type == "cuda" else "float32",
+        "precision": "bfloat16 autocast" if in_half(config, device) else "float32",
         "cache": str(cache_root.resolve()),
     }

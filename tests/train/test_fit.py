@@ -221,3 +221,22 @@ def test_linear_heads_can_be_the_model(small, tmp_path):
     config = preset("best", method="linear", width=16, heads=1, epochs=3)
     run = fit(small.cache, config, out=tmp_path / "run")
     assert run.model.method == "linear" and not run.baselines
+
+
+def test_bfloat16_trains_other_numbers_keeps_float32_weights_and_goes_on_bit_by_bit(
+    small, tmp_path
+):
+    small.image_text()
+    config = preset("best", **TINY, precision="bfloat16", baseline=False)
+    whole, parts, full = tmp_path / "whole", tmp_path / "parts", tmp_path / "full"
+    fit(small.cache, config, out=whole)
+    with pytest.raises(KeyboardInterrupt):
+        fit(small.cache, config, out=parts, report=stop_after(2))
+    fit(small.cache, config, out=parts)
+    fit(small.cache, preset("best", **TINY, precision="float32", baseline=False), out=full)
+    assert same(weights(whole), weights(parts))
+    assert not same(weights(whole), weights(full))
+    kinds = {value.dtype for value in weights(whole).values() if value.is_floating_point()}
+    assert kinds == {torch.float32}
+    environment = json.loads((whole / "environment.json").read_text())
+    assert environment["precision"] == "bfloat16 autocast"
