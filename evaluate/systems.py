@@ -72,21 +72,23 @@ def systems_of(cache: Cache, items: Items, run: Run, left: Side, right: Side) ->
     There is a raw floor for each encoder that the cache has both sides of: elsewhere, as between an
     image and a text encoder, the vectors cannot be compared.
     """
-    name = model_name(run)
-    found = [
-        System(name, "model", run.model, left, right),
-        *(
-            System(_BESIDE.get(key, key), "baseline", model, left, right)
-            for key, model in run.baselines.items()
-        ),
-        System(f"{name}, untrained", "untrained", run.untrained, left, right),
-    ]
+    found = [System(name, kind, model, left, right) for name, kind, model in models_of(run)]
     for stream in {side.stream.identity: side.stream for side in (left, right)}.values():
         one = _same_encoder(cache, items, stream, left)
         two = _same_encoder(cache, items, stream, right)
         if one is not None and two is not None:
             found.append(System(f"raw {stream.encoder}", "raw", None, one, two))
     return found
+
+
+def models_of(run: Run) -> list[tuple[str, str, Aligner]]:
+    """Name, kind (as in `results.Row`) and model: fitted, fitted beside, before its first step."""
+    name = model_name(run)
+    return [
+        (name, "model", run.model),
+        *((_BESIDE.get(key, key), "baseline", model) for key, model in run.baselines.items()),
+        (f"{name}, untrained", "untrained", run.untrained),
+    ]
 
 
 def model_name(run: Run) -> str:
