@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..cache.errors import CacheError, InputError, RunError
 from ..cache.files import new_file, read_json, write_json
@@ -64,14 +65,18 @@ class Aligner(nn.Module):
         self.temperature = Temperature(config)
 
     @abstractmethod
-    def encode(self, encoder: int, values: Tensor, mask: Tensor) -> Tensor:
-        """Unit rows of the shared space, (B, D) float32.
+    def features(self, encoder: int, values: Tensor, mask: Tensor) -> Tensor:
+        """Rows of the shared space before they are brought to unit length, (B, D) float32.
 
         Args:
             encoder: Which of `encoders` the values come from.
             values: (B, L, d_in), as the encoder gave them; L = 1 in the pooled layout.
             mask: (B, L) bool, true where there is a token.
         """
+
+    def encode(self, encoder: int, values: Tensor, mask: Tensor) -> Tensor:
+        """Unit rows of the shared space, (B, D) float32; arguments as those of `features`."""
+        return F.normalize(self.features(encoder, values, mask), dim=-1)
 
     @torch.no_grad()
     def measure(self, encoder: int, statistics: Statistics) -> None:

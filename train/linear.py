@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .aligner import Aligner, EncoderSpec
 from .model import mean_over_tokens
@@ -28,7 +27,7 @@ class LinearHeads(Aligner):
         super().__init__(encoders, config)
         self.heads = nn.ModuleList(nn.Linear(spec.width, config.width) for spec in encoders)
 
-    def encode(self, encoder: int, values: Tensor, mask: Tensor) -> Tensor:
-        """Unit rows of the shared space, (B, D) float32; see Aligner.encode."""
+    def features(self, encoder: int, values: Tensor, mask: Tensor) -> Tensor:
+        """What the encoder's head makes of the mean, (B, D) float32; see Aligner.features."""
         mean = mean_over_tokens(self.inputs[encoder](values), mask)  # (B, d_in)
-        return F.normalize(self.heads[encoder](mean).float(), dim=-1)
+        return self.heads[encoder](mean).float()

@@ -43,8 +43,8 @@ class CBMF(Aligner):
         tokens = self.config.layout == "tokens" and spec.modality == "image"
         return tokens and self.config.class_token == "beside"
 
-    def encode(self, encoder: int, values: Tensor, mask: Tensor) -> Tensor:
-        """Unit rows of the shared space, (B, D) float32; see Aligner.encode."""
+    def features(self, encoder: int, values: Tensor, mask: Tensor) -> Tensor:
+        """Means over tokens of what the DFE gives, (B, D) float32; see Aligner.features."""
         if self.config.pool == "mean_unmasked":
             longest = self.get_buffer(f"inputs.{encoder}.longest")
             values, mask = _padded(values, mask, int(longest))
@@ -58,7 +58,7 @@ class CBMF(Aligner):
         if self.fusion is not None and self.context is not None:
             x, mask = self.fusion(x, mask, self.context(encoder))
         z = (x if self.dfe is None else self.dfe(x, mask)).float()  # (B, L, D)
-        return F.normalize(mean_over_tokens(z, mask), dim=-1)
+        return mean_over_tokens(z, mask)
 
 
 def mean_over_tokens(z: Tensor, mask: Tensor) -> Tensor:
