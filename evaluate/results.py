@@ -62,6 +62,9 @@ class Result:
     """What could not take part because the cache lacks it."""
     axis: list[float] = field(default_factory=list)
     """What the rows' curves run over: tolerances, or k."""
+    inputs: str = ""
+    """SHA-256 over all that the figures follow from: weights, items, streams, options. A result
+    whose inputs are unchanged need not be made again."""
     note: str = ""
     """What a reader must know before comparing, such as that the split chose the epoch."""
     seconds: float = 0.0

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ..cache.catalog import Cache
 from ..cache.errors import CacheError, InputError
-from ..cache.files import new_file
-from ..cache.items import Items
+from ..cache.files import file_digest, new_file, value_digest
+from ..cache.items import ITEMS_NAME, Items
+from ..train.aligner import WEIGHTS_NAME
 from ..train.run import Run
 from . import retrieval, zero_shot
-from .results import RESULTS_FOLDER, Result, merge_results
+from .figures import draw_results, figure_paths
+from .results import RESULTS_FOLDER, RESULTS_VERSION, Result, merge_results, read_results
 from .retrieval_curve import evaluate_curve
 from .sides import default_split
 from .tables import markdown, together
@@ -58,14 +60,17 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Evaluation:
     """What an evaluation found."""
 
     folder: Path
     """Holds results.json and results.md, with the run's earlier results too."""
     results: list[Result] = field(default_factory=list)
-    """Those made now."""
+    """Those asked for, made now or kept from an earlier call over the same inputs."""
+    kept: int = 0
+    """How many of them were kept."""
+    figures: list[Path] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
 
@@ -79,6 +84,11 @@ class Case:
     asked: bool
     """Named by the user: a failure is an error then, not a reason to skip it."""
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What its results are found by, whatever the protocol."""
+        return self.benchmark, self.dataset, self.split
+
 
 def evaluate(
     cache: Cache,
@@ -87,6 +97,7 @@ def evaluate(
     *,
     dataset: str | None = None,
     split: str | None = None,
+    again: bool = False,
     report: Report = silent,
 ) -> Evaluation:
     """Evaluate a run on cached embeddings; no encoder is loaded.
@@ -101,6 +112,7 @@ def evaluate(
         names: Some of `retrieval`, `zero-shot` and `all`.
         dataset: Only this one.
         split: This split rather than the default one.
+        again: Measure anew what is there already over the same weights and embeddings.
         report: Called with what is being measured.
 
     Returns:
@@ -114,7 +126,14 @@ def evaluate(
     """
     _check(names)
     evaluation = Evaluation(run.folder / RESULTS_FOLDER)
+    stored = [] if again else read_results(evaluation.folder)
     for case in _cases(cache, run, names, dataset, split, evaluation.skipped):
+        inputs = _inputs(cache, run, case)
+        kept = [r for r in stored if r.inputs == inputs and r.key[:3] == case.key]
+        if kept:
+            evaluation.results.extend(kept)
+            evaluation.kept += len(kept)
+            continue
         try:
             measure = BENCHMARKS[case.benchmark].evaluate
             found = measure(cache, run, case.dataset, case.split, report)
@@ -124,11 +143,39 @@ def evaluate(
             where = f"{case.dataset}/{case.split}"
             evaluation.skipped.append(Skipped(case.benchmark, where, str(error)))
             continue
+        found = [replace(result, inputs=inputs) for result in found]
         _save(evaluation.folder, found)
         evaluation.results.extend(found)
     if not evaluation.results:
         raise InputError(_nothing(cache, names, evaluation.skipped))
+    fresh = evaluation.kept < len(evaluation.results)
+    evaluation.figures = figure_paths(evaluation.folder)
+    if fresh or not all(path.exists() for path in evaluation.figures):
+        draw_results(evaluation.folder)
     return evaluation
+
+
+def _inputs(cache: Cache, run: Run, case: Case) -> str:
+    """Digest of all that a benchmark's figures follow from."""
+    weights = sorted(run.folder.glob(f"**/{WEIGHTS_NAME}"))
+    embeddings = {
+        split: [
+            file_digest(cache.folder(dataset, split) / ITEMS_NAME),
+            *(s.fingerprint for s in cache.streams(dataset, split) if s.complete),
+        ]
+        for dataset, split in cache.splits()
+        if dataset == case.dataset
+    }
+    made_of = {
+        "benchmark": case.key,
+        "version": RESULTS_VERSION,
+        "finished": run.finished,
+        "alone": run.alone,
+        "fit": asdict(run.config),
+        "weights": [(path.parent.name, file_digest(path)) for path in weights],
+        "embeddings": embeddings,
+    }
+    return value_digest(made_of)
 
 
 def _check(names: Sequence[str]) -> None:

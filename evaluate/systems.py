@@ -73,6 +73,8 @@ def systems_of(cache: Cache, items: Items, run: Run, left: Side, right: Side) ->
     image and a text encoder, the vectors cannot be compared.
     """
     found = [System(name, kind, model, left, right) for name, kind, model in models_of(run)]
+    if run.alone:
+        return found
     for stream in {side.stream.identity: side.stream for side in (left, right)}.values():
         one = _same_encoder(cache, items, stream, left)
         two = _same_encoder(cache, items, stream, right)
@@ -82,8 +84,13 @@ def systems_of(cache: Cache, items: Items, run: Run, left: Side, right: Side) ->
 
 
 def models_of(run: Run) -> list[tuple[str, str, Aligner]]:
-    """Name, kind (as in `results.Row`) and model: fitted, fitted beside, before its first step."""
+    """Name, kind (as in `results.Row`) and model: fitted, fitted beside, before its first step.
+
+    Of a run that is measured alone only the first.
+    """
     name = model_name(run)
+    if run.alone:
+        return [(name, "model", run.model)]
     return [
         (name, "model", run.model),
         *((_BESIDE.get(key, key), "baseline", model) for key, model in run.baselines.items()),

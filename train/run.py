@@ -21,7 +21,8 @@ import torch
 from ..cache.errors import InputError, RunError
 from ..cache.stream import Stream
 from .aligner import CONFIG_NAME, WEIGHTS_NAME, Aligner, EncoderSpec, read_card
-from .config import FitConfig, LossConfig, ModelConfig
+from .config import BASELINES, FitConfig, LossConfig, ModelConfig
+from .convirt import ConVIRT
 from .linear import LinearHeads
 from .loop import SUMMARY_NAME, in_half
 from .model import CBMF
@@ -31,11 +32,11 @@ ENVIRONMENT_NAME = "environment.json"
 BASELINES_NAME = "baselines"
 RUNS = Path("runs")
 """Where runs go unless told otherwise."""
-MODELS: dict[str, type[CBMF] | type[LinearHeads]] = {"cbmf": CBMF, "linear": LinearHeads}
+MODELS: dict[str, type[Aligner]] = {"cbmf": CBMF, "linear": LinearHeads, "convirt": ConVIRT}
 """Method -> class."""
 
 
-def build_model(encoders: Sequence[EncoderSpec], config: FitConfig) -> CBMF | LinearHeads:
+def build_model(encoders: Sequence[EncoderSpec], config: FitConfig) -> Aligner:
     """The model before its first step; the same for the same configuration, on every device."""
     with torch.random.fork_rng([]):
         torch.manual_seed(config.seed)
@@ -43,9 +44,9 @@ def build_model(encoders: Sequence[EncoderSpec], config: FitConfig) -> CBMF | Li
 
 
 def default_folder(dataset: str, config: FitConfig) -> Path:
-    """`runs/DATASET-PRESET-FUSION-LAYOUT-SEED`; linear heads have no fusion."""
+    """`runs/DATASET-PRESET-FUSION-LAYOUT-SEED`; the baselines have no fusion."""
     name = [dataset, config.preset, config.model.fusion, config.model.layout, str(config.seed)]
-    if config.method == "linear":
+    if config.method in BASELINES:
         name.pop(2)
     return RUNS / "-".join(name)
 
@@ -70,12 +71,14 @@ class Run:
     config: FitConfig
     dataset: str
     """Name of the data set in the cache that the model was fitted on."""
-    model: CBMF | LinearHeads
+    model: Aligner
     """With its best weights, in evaluation mode."""
     finished: bool
     """False for a fit that was interrupted; the model is then the best until there."""
     baselines: dict[str, LinearHeads] = field(default_factory=dict)
     """Models fitted beside, by name: `linear`. They read the pooled layout (see their `layout`)."""
+    alone: bool = False
+    """Measure the model only, not what stands beside it: faster, where that is known already."""
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Run:
@@ -100,7 +103,7 @@ class Run:
         )
 
     @cached_property
-    def untrained(self) -> CBMF | LinearHeads:
+    def untrained(self) -> Aligner:
         """The model as it was before its first step: same seed, same input statistics."""
         model = build_model(self.model.encoders, self.config)
         model.inputs.load_state_dict(self.model.inputs.state_dict())
@@ -109,11 +112,18 @@ class Run:
 
 def run_card(model: Aligner, config: FitConfig, source: Source) -> dict[str, Any]:
     """What config.json of a run holds: the model's card, the fit, the data, the versions."""
-    fit = {key: value for key, value in asdict(config).items() if key != "model"}
     streams = {"train": [_trace(stream) for stream in source.train]}
     if source.val is not None:
         streams["val"] = [_trace(stream) for stream in source.val]
-    card = {**model.card(), "fit": fit, "dataset": source.dataset, "streams": streams}
+    return describe_run(model, config, source.dataset, streams)
+
+
+def describe_run(
+    model: Aligner, config: FitConfig, dataset: str, streams: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What config.json of a run holds, where `streams` tells of the data by split."""
+    fit = {key: value for key, value in asdict(config).items() if key != "model"}
+    card = {**model.card(), "fit": fit, "dataset": dataset, "streams": streams}
     return json.loads(json.dumps({**card, "versions": versions()}))
 
 

@@ -18,3 +18,9 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def maker(tmp_path: Path) -> Maker:
     return Maker(tmp_path / "cache")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the drawing of figures out: it takes longer than a small evaluation."""
+    monkeypatch.setattr("cbmf.evaluate.suite.draw_results", lambda folder: None)

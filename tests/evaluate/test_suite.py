@@ -9,10 +9,13 @@ from tiny_caches import caption_set, column, labelled_set, run_of
 
 from cbmf.cache.errors import CacheError, InputError, RunError, StreamError
 from cbmf.cache.items import Items, Pairs
+from cbmf.evaluate.figures import draw_results
 from cbmf.evaluate.results import read_results
 from cbmf.evaluate.suite import evaluate
 from cbmf.train.config import preset
 from cbmf.train.fit import fit
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def keys(evaluation):
@@ -139,13 +142,13 @@ def test_damaged_results_lose_nothing(maker, tmp_path):
         evaluate(maker.cache, run, ["retrieval"])
 
 
-def test_evaluating_twice_gives_the_same_file_but_for_the_time(maker, tmp_path):
+def test_evaluating_again_gives_the_same_file_but_for_the_time(maker, tmp_path):
     caption_set(maker, "toy", "test", 20)
     labelled_set(maker, "pets", "test", 20)
     run = run_of(tmp_path / "run")
     stored = []
     for _ in range(2):
-        path = evaluate(maker.cache, run, ["all"]).folder / "results.json"
+        path = evaluate(maker.cache, run, ["all"], again=True).folder / "results.json"
         results = json.loads(path.read_text())["results"]
         stored.append([{**result, "seconds": 0} for result in results])
     assert stored[0] == stored[1]
@@ -183,3 +186,33 @@ def test_an_interrupted_fit_says_so(maker, tmp_path):
     run = run_of(tmp_path / "run")
     run.finished = False
     assert "interrupted" in evaluate(maker.cache, run, ["retrieval"]).results[0].note
+
+
+def test_what_is_there_over_the_same_inputs_is_kept_and_what_changed_is_measured_anew(
+    maker, tmp_path
+):
+    for split, images, seed in (("train", 60, 0), ("test", 20, 1)):
+        caption_set(maker, "toy", split, images, seed)
+    run = fitted(maker, tmp_path / "run", baseline=False)
+    first = evaluate(maker.cache, run, ["retrieval"])
+    said = []
+    second = evaluate(maker.cache, run, ["retrieval"], report=said.append)
+    assert (first.kept, second.kept, said) == (0, 2, [])
+    assert second.results == first.results == read_results(first.folder)
+    assert second.figures == [first.folder / "retrieval-toy-test.png"]
+    maker.stream(maker.items["toy", "test"], "text", np.ones((100, 10)), encoder="another")
+    assert evaluate(maker.cache, run, ["retrieval"]).kept == 0  # another stream may be a floor
+    with (run.folder / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    assert evaluate(maker.cache, run, ["retrieval"]).kept == 0
+    assert evaluate(maker.cache, run, ["retrieval"], again=True).kept == 0
+    run.alone = True
+    alone = evaluate(maker.cache, run, ["retrieval"]).results[0]
+    assert [row.kind for row in alone.rows] == ["model", "chance"]
+
+
+def test_curves_are_drawn_for_each_result_that_has_them(maker, tmp_path):
+    caption_set(maker, "toy", "test", 30)
+    folder = evaluate(maker.cache, run_of(tmp_path / "run"), ["retrieval"]).folder
+    draw_results(folder)  # in a process of its own
+    assert (folder / "retrieval-toy-test.png").read_bytes().startswith(b"\x89PNG")
