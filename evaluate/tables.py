@@ -6,16 +6,54 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from .results import Result, Row
 
-HEADINGS = {"median_rank": "median rank", "MRR": "MRR", "mean_class_recall": "per class"}
+HEADINGS = {
+    "median_rank": "median rank",
+    "MRR": "MRR",
+    "mean_class_recall": "per class",
+    "ROC_AUC": "ROC AUC",
+    "dissimilar/precision": "P₀",
+    "dissimilar/recall": "R₀",
+    "dissimilar/F1": "F1₀",
+    "similar/precision": "P₁",
+    "similar/recall": "R₁",
+    "similar/F1": "F1₁",
+}
 """How a metric is called in a table, where that is not its name."""
-PROTOCOLS = {"photo": "“a photo of a {}.”", "names": "bare class names"}
+PROTOCOLS = {
+    ("zero-shot", "photo"): "“a photo of a {}.”",
+    ("zero-shot", "names"): "bare class names",
+    ("paraphrase", "standard"): "threshold chosen on another split",
+    ("paraphrase", "paper"): "similar from a cosine of 0.9 on",
+    ("similarity", "standard"): "correlation of cosine and grade",
+    ("similarity", "paper"): "grades",
+}
+SECTIONS = {
+    ("paraphrase", "standard"): {"dissimilar": "each class", "similar": "each class"},
+    ("paraphrase", "paper"): {"dissimilar": "", "similar": ""},
+}
+"""By benchmark and protocol: the section of the metrics of a direction, where that is not the
+direction's own."""
 LOWER_IS_BETTER = ("median_rank",)
+HIDDEN = ("threshold",)
+"""Metrics that results.json alone has."""
 EXPLANATION = "Recalls and accuracies in %, ± half of the 95% bootstrap interval over {unit}."
+_OVER_GROUPS = "± half of the 95% bootstrap interval over groups of pairs that share sentences."
+_OF_CLASSES = "P, R, F1: precision, recall, F1 of the dissimilar (₀) and the similar pairs (₁)."
+EXPLANATIONS = {
+    ("paraphrase", "standard"): f"In %, {_OVER_GROUPS} {_OF_CLASSES}",
+    ("paraphrase", "paper"): f"In %, {_OVER_GROUPS} {_OF_CLASSES}",
+    ("similarity", "standard"): f"Times 100, {_OVER_GROUPS}",
+    ("similarity", "paper"): "Share of the pairs, in %, whose grade five times the cosine meets "
+    "within a tolerance: mean over 100 tolerances from 0.1 to 1.",
+}
+UNLABELLED = "unlabelled pairs"
+"""What a result excludes for want of a label, not of embeddings."""
 ABSENT = "-"
 
 
@@ -53,24 +91,28 @@ def table(results: Sequence[Result]) -> Table:
         results: Of one benchmark and split, at least one.
     """
     sections = [section for result in results for section in sections_of(result)]
+    widest = max((section.headings for section in sections), key=len)
+    shared = all(section.headings == widest for section in sections)
     grid = Table(
         title=Text(title(results[0]), style="bold"),
         title_justify="left",
         caption=Text("\n".join(remarks(results[0]))),
         caption_justify="left",
         box=None,
+        show_header=shared,
         pad_edge=False,
         header_style="dim",
     )
     grid.add_column("", overflow="fold", min_width=12)
-    for heading in sections[0].headings:
+    for heading in widest:
         grid.add_column(heading, justify="right", no_wrap=len(heading) < 8, overflow="fold")
     for section in sections:
-        grid.add_row(Text(section.title, style="italic"))
+        headings = [] if shared else [Text(heading, style="dim") for heading in section.headings]
+        grid.add_row(Text(section.title, style="italic"), *headings)
         for row, cells in section.rows:
             style = "dim" if row.kind == "chance" else ""
             shown = [Text(cell.text, style="bold" if cell.best else "") for cell in cells]
-            grid.add_row(Text(f"  {row.system}"), *shown, style=style)
+            grid.add_row(Padding(Text(row.system), (0, 0, 0, 2)), *shown, style=style)
     return grid
 
 
@@ -106,31 +148,43 @@ def remarks(result: Result) -> list[str]:
     )
     unit = "images" if "image" in result.encoders else "left items"
     found = [f"Run {result.run}, preset {result.preset}. {counts}."]
-    missing = [f"{count:,} {name}" for name, count in result.excluded.items() if count]
-    if missing:
-        found.append(f"Left out, for want of embeddings: {', '.join(missing)}.")
+    excluded = {name: f"{count:,} {name}" for name, count in result.excluded.items() if count}
+    unlabelled = excluded.pop(UNLABELLED, None)
+    if excluded:
+        found.append(f"Left out, for want of embeddings: {', '.join(excluded.values())}.")
+    if unlabelled:
+        found.append(f"Left out: {unlabelled}.")
     if result.note:
         found.append(f"Note: {result.note}.")
-    return [*found, EXPLANATION.format(unit=unit)]
+    explanation = EXPLANATIONS.get((result.benchmark, result.protocol), EXPLANATION)
+    return [*found, explanation.format(unit=unit)]
 
 
 def sections_of(result: Result) -> list[Section]:
     """The parts of a result, each with its metrics in order."""
-    prefixes = list(dict.fromkeys(name.rpartition("/")[0] for name in result.rows[0].metrics))
-    return [_section(result, prefix) for prefix in prefixes]
+    sections: dict[str, list[str]] = {}
+    for name in result.rows[0].metrics:
+        if name not in HIDDEN:
+            sections.setdefault(_place(result, name), []).append(name)
+    return [_section(result, place, names) for place, names in sections.items()]
 
 
-def _section(result: Result, prefix: str) -> Section:
-    names = [name for name in result.rows[0].metrics if name.rpartition("/")[0] == prefix]
+def _place(result: Result, name: str) -> str:
+    """The section of a metric: its direction, unless that has another one."""
+    prefix = name.rpartition("/")[0]
+    return SECTIONS.get((result.benchmark, result.protocol), {}).get(prefix, prefix)
+
+
+def _section(result: Result, place: str, names: list[str]) -> Section:
     best = {name: _best(result.rows, name) for name in names}
     rows = [
         (row, [Cell(show(row, name), _text(row, name) == best[name]) for name in names])
         for row in result.rows
     ]
-    headings = [name.rpartition("/")[2] for name in names]
+    short = {name: name.rpartition("/")[2] for name in names}
     return Section(
-        title=prefix.replace("_to_", " → ") or _protocol_title(result),
-        headings=[HEADINGS.get(name, name) for name in headings],
+        title=place.replace("_to_", " → ") or _protocol_title(result),
+        headings=[HEADINGS.get(name, HEADINGS.get(short[name], short[name])) for name in names],
         rows=[
             (row, [Cell(cell.text, cell.best and row.kind != "chance") for cell in cells])
             for row, cells in rows
@@ -140,7 +194,7 @@ def _section(result: Result, prefix: str) -> Section:
 
 def _protocol_title(result: Result) -> str:
     ensemble = f"ensemble of {result.counts.get('templates', 0)} templates"
-    return PROTOCOLS.get(result.protocol, ensemble)
+    return PROTOCOLS.get((result.benchmark, result.protocol), ensemble)
 
 
 def _best(rows: Sequence[Row], name: str) -> str:
