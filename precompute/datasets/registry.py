@@ -185,9 +185,20 @@ def _homes(name: str, reader: Reader, root: Path | None) -> list[Path]:
     if root is not None:
         base = _absolute(root)
         return [base, *_usual(base, reader)]
-    base = _absolute(os.environ.get(DATA_VARIABLE) or "data")
+    base = data_folder()
     own = base / name
     return list(dict.fromkeys([own, *_usual(base, reader), *_usual(own, reader)]))
+
+
+def data_folder() -> Path:
+    """Where data sets lie for which no root is given: `$CBMF_DATA`, else `./data`."""
+    return _absolute(os.environ.get(DATA_VARIABLE) or "data")
+
+
+def existing_home(name: str) -> Path | None:
+    """The folder in which a data set is looked for first without a root; None if there is none."""
+    homes = _homes(name, DATASETS[name], None) if name in DATASETS else []
+    return next((home for home in homes if home.is_dir()), None)
 
 
 def _absolute(path: str | Path) -> Path:
