@@ -181,11 +181,25 @@ def precompute(
         bool, typer.Option("--retry-failed", help="Try items again that failed before.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and estimate only.")] = False,
+    download: Annotated[
+        bool,
+        typer.Option(
+            "--download",
+            help="Fetch first what is missing, from the official host or $CBMF_MIRROR, into the "
+            "folder of --root.",
+        ),
+    ] = False,
+    karpathy: Annotated[
+        bool,
+        typer.Option("--karpathy", help="With --download of coco or flickr8k: Karpathy's split."),
+    ] = False,
 ) -> None:
     """Stage 1: run frozen encoders over a data set once and keep their embeddings.
 
     Run again, it encodes only what is missing.
     """
+    if karpathy and not download:
+        raise typer.BadParameter("goes with --download", param_hint="--karpathy")
     from .precompute.encoders import EncoderOptions
     from .precompute.pipeline import PrecomputeOptions
     from .precompute.stage import Request
@@ -219,6 +233,8 @@ def precompute(
         cache_root=_root(cache),
         options=options,
         dry_run=dry_run,
+        download=download,
+        karpathy=karpathy,
     )
     with console.Ticker() as ticker:
         summary = run(request, console.PrecomputeReporter(ticker))

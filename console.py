@@ -17,6 +17,7 @@ from .cache.errors import CacheError
 if TYPE_CHECKING:
     from .cache.catalog import Cache
     from .evaluate.suite import Evaluation
+    from .precompute.datasets.obtain import Errand
     from .precompute.datasets.source import SourceDataset
     from .precompute.pipeline import Progress as Encoding
     from .precompute.pipeline import SplitPlan, StreamPlan
@@ -114,6 +115,31 @@ class PrecomputeReporter:
     def __init__(self, ticker: Ticker) -> None:
         """Print through a ticker."""
         self.ticker = ticker
+        self.step, self.began, self.first = "", 0.0, 0
+
+    def to_fetch(self, errand: Errand) -> None:
+        """Say what will be fetched, from where, and on which terms."""
+        line = self.ticker.line
+        if not errand.pieces:
+            line(f"nothing to fetch: {errand.dataset} is in {errand.home}")
+            return
+        line(f"to fetch into {errand.home}:")
+        for _, wanted, size in errand.pieces:
+            proof = wanted.digest or "no checksum published; that of the first download is kept"
+            line(f"  {wanted.url}: {'size unknown' if size is None else gib(size)}, {proof}")
+        line(f"  terms: {errand.terms}")
+
+    def fetching(self, step: str, done: int, total: int | None) -> None:
+        """Move the bar."""
+        if step != self.step:
+            self.step, self.began, self.first = step, time.monotonic(), done
+        rate = (done - self.first) / max(time.monotonic() - self.began, 1e-9)
+        whole = done if total is None else total
+        self.ticker.update(f"{step} (KiB)", done // 1024, whole // 1024, f"{gib(rate)}/s")
+
+    def fetch_note(self, text: str) -> None:
+        """Print it above the bar."""
+        self.ticker.line(text)
 
     def digesting(self, split: str, done: int, total: int) -> None:
         """Images are being read for their digests."""

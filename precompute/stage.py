@@ -11,6 +11,7 @@ from typing import Protocol
 from ..cache.catalog import Cache
 from ..cache.errors import InputError
 from ..cache.stream import Stream
+from .datasets.obtain import FetchReporter, obtain
 from .datasets.registry import read_dataset
 from .datasets.source import SourceDataset
 from .demo import DEMO, DEMO_ENCODERS, read_demo
@@ -36,9 +37,13 @@ class Request:
     options: PrecomputeOptions = field(default_factory=PrecomputeOptions)
     dry_run: bool = False
     """Plan only."""
+    download: bool = False
+    """Fetch first what is missing of the data set."""
+    karpathy: bool = False
+    """With `download`: Karpathy's split file too."""
 
 
-class Reporter(Protocol):
+class Reporter(FetchReporter, Protocol):
     """Hears how a precompute goes."""
 
     def digesting(self, split: str, done: int, total: int) -> None:
@@ -79,9 +84,12 @@ def precompute(request: Request, reporter: Reporter) -> Summary:
 
     Raises:
         InputError: If the data set or an encoder cannot be used.
+        DownloadError: If a file of the data set cannot be fetched.
         DiskFullError: If the disk is too small, or fills up.
     """
     began = time.monotonic()
+    if request.download and not _fetch(request, reporter):
+        return Summary([], 0, 0, 0, [], time.monotonic() - began)  # a dry run, with nothing to read
     sources = _read(request)
     encoders = _encoders(request, sources)
     streams: list[Stream] = []
@@ -103,6 +111,18 @@ def precompute(request: Request, reporter: Reporter) -> Summary:
         left_out=left_out,
         over_limit=[s.path.name for s in streams if _over(s, request.options.max_failures)],
         seconds=time.monotonic() - began,
+    )
+
+
+def _fetch(request: Request, reporter: Reporter) -> bool:
+    """Whether the whole data set is there now."""
+    return obtain(
+        request.dataset,
+        request.root,
+        request.splits,
+        reporter,
+        karpathy=request.karpathy,
+        dry_run=request.dry_run,
     )
 
 
