@@ -229,3 +229,5 @@ def _settle(
     os.replace(part, target)
     state_path.unlink(missing_ok=True)
     sync(target.parent)
+    proof = "its checksum is right" if expected else f"its {found.replace(':', ' is ', 1)}"
+    watcher.fetch_note(f"fetched {target}: {proof}")

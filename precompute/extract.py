@@ -22,6 +22,8 @@ from .download import require_room
 from .images import ZIP_ERRORS, safe_tar_members
 
 _BLOCK_BYTES = 1024**2
+_PADDING_BYTES = 64 * 1024**2
+"""Behind the end of a tar; usually below 10 KiB."""
 _ENCRYPTED = 1
 """Bit of a zip member's flags."""
 
@@ -112,7 +114,17 @@ def _opened(archive: Path) -> Iterator[_Opened]:
                 raise tarfile.TarError(f"{entry.name} is no file")
             return file
 
-        yield _Opened(lambda: map(_of_tar, tar), content)
+        yield _Opened(lambda: _tar_members(tar), content)
+
+
+def _tar_members(tar: tarfile.TarFile) -> Iterator[_Member]:
+    """All members; then the rest of the stream is read, where gzip keeps its checksum."""
+    yield from map(_of_tar, tar)
+    rest = 0
+    while tar.fileobj is not None and (block := tar.fileobj.read(_BLOCK_BYTES)):
+        rest += len(block)
+        if rest > _PADDING_BYTES:
+            raise tarfile.TarError("more behind its end than padding")
 
 
 def _of_zip(info: zipfile.ZipInfo) -> _Member:

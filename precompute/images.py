@@ -183,4 +183,5 @@ def safe_tar_members(path: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(path, "r:*")
     except (OSError, tarfile.TarError) as error:
-        raise InputError(f"{path}: not a readable tar archive ({error})") from error
+        reason = str(error).partition("\n")[0].rstrip(":")  # more lines say so of each compression
+        raise InputError(f"{path}: not a readable tar archive ({reason})") from error
