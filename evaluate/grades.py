@@ -29,8 +29,8 @@ def correlations(cosines: np.ndarray, grades: np.ndarray) -> dict[str, float]:
     if np.ptp(cosines) == 0:
         return {"Spearman": 0.0, "Pearson": 0.0}
     return {
-        "Spearman": float(spearmanr(cosines, grades).statistic),
-        "Pearson": float(pearsonr(cosines, grades).statistic),
+        "Spearman": float(spearmanr(cosines, grades)[0]),
+        "Pearson": float(pearsonr(cosines, grades)[0]),
     }
 
 

@@ -154,7 +154,7 @@ def scored(
     A model compares the two sentences in each of its text encoders, and across every two of them:
     `A → B` has the left sentence in A and the right one in B. `B → A` is told of the fitted model
     only. The floors are the encoders' own vectors, by every pooling that the cache holds of them;
-    one that lacks a sentence is passed over.
+    one that lacks a sentence is passed over. A run measured alone has the fitted model only.
 
     Args:
         cache: Where the streams lie.
@@ -169,6 +169,8 @@ def scored(
             ends = dict.fromkeys(run.model.encoders[place].name for place in (one, two))
             cosines = _cosines(pairs.rows, views[one][0], views[two][1])
             yield Scored(f"{name}, {' → '.join(ends)}", kind, cosines)
+    if run.alone:
+        return
     for floor in floors_of(cache, pairs.items, list(pairs.streams.values())):
         if _have((floor.left.stream, floor.right.stream), pairs.rows).all():
             report(floor.name)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cbmf.evaluate.bootstrap import intervals
+from cbmf.evaluate.bootstrap import intervals, resampled
 
 
 def test_interval_of_a_share_is_the_normal_one():
@@ -51,3 +51,36 @@ def test_many_units_are_drawn_in_parts(monkeypatch):
     low, high = intervals(hits)[0]
     half = 1.96 * hits.std() / 10
     assert high - low == pytest.approx(2 * half, rel=0.1)
+
+
+def test_a_mean_has_the_same_interval_by_either_way():
+    hits = np.random.default_rng(0).integers(0, 2, (40, 1)).astype(float)
+
+    def mean(counts: np.ndarray) -> np.ndarray:
+        return counts @ hits / counts.sum(1, keepdims=True)
+
+    assert resampled(mean, np.arange(40)) == pytest.approx(intervals(hits))
+
+
+def test_items_of_a_unit_are_drawn_together(monkeypatch):
+    monkeypatch.setattr("cbmf.evaluate.bootstrap.DRAWS_AT_ONCE", 50)
+    seen = []
+
+    def spy(counts: np.ndarray) -> np.ndarray:
+        seen.append(counts)
+        return counts[:, :1]
+
+    resampled(spy, np.array([0, 1, 0, 2, 1]), resamples=200)
+    counts = np.concatenate(seen)
+    assert len(seen) == 20
+    assert counts.shape == (200, 5)
+    assert (counts[:, 0] == counts[:, 2]).all()
+    assert (counts[:, 1] == counts[:, 4]).all()
+    assert (counts[:, [0, 1, 3]].sum(1) == 3).all()
+
+
+def test_resamples_in_which_a_figure_is_undefined_do_not_count():
+    def first_or_nothing(counts: np.ndarray) -> np.ndarray:
+        return np.where(counts[:, :1] > 0, 0.5, np.nan)
+
+    assert resampled(first_or_nothing, np.arange(3)).tolist() == [[0.5, 0.5]]

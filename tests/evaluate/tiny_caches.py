@@ -70,6 +70,32 @@ class Maker:
         columns = {"image": image, "prompt": prompt}
         return self.put(Items(dataset, split, columns, classes=list(classes), templates=TEMPLATES))
 
+    def sentences(
+        self,
+        dataset: str,
+        split: str,
+        pairs: Sequence[tuple[int, int]],
+        *,
+        labels: Sequence[int] | None = None,
+        scores: Sequence[float] | None = None,
+    ) -> Items:
+        """Pairs of sentences of one column, as rows of it."""
+        count = max(max(pair) for pair in pairs) + 1
+        return self.put(
+            Items(
+                dataset,
+                split,
+                {"text": column("text", [f"{split}{i}" for i in range(count)])},
+                Pairs(
+                    "text",
+                    "text",
+                    np.array(pairs, np.int64),
+                    None if labels is None else np.array(labels, np.int64),
+                    None if scores is None else np.array(scores, np.float64),
+                ),
+            )
+        )
+
     def stream(
         self,
         items: Items,
@@ -77,6 +103,7 @@ class Maker:
         vectors: np.ndarray,
         *,
         encoder: str,
+        pool: str | None = None,
         lengths: Sequence[int] | np.ndarray | None = None,
         missing: Sequence[int] = (),
         grid: int | None = None,
@@ -92,7 +119,7 @@ class Maker:
             column=name,
             modality=owner.modality,
             encoder=encoder.partition("#")[0],
-            made_of={"weights": encoder},
+            made_of=made_of(encoder, pool),
             items_digest=owner.digest(),
             count=len(owner.ids),
             width=vectors.shape[1],
@@ -120,6 +147,11 @@ class Maker:
             else:
                 writer.write(number, rows, pooled, failures=gone)
         return Stream(writer.folder)
+
+
+def made_of(encoder: str, pool: str | None = None) -> dict[str, str]:
+    """What a stream by this encoder is made of."""
+    return {"weights": encoder} if pool is None else {"weights": encoder, "pool": pool}
 
 
 def latent_vectors(latent: np.ndarray, modality: str, noise: float, seed: int) -> np.ndarray:
@@ -152,9 +184,9 @@ def labelled_set(maker: Maker, dataset: str, split: str, images: int, seed: int 
     return items
 
 
-def identity_of(encoder: str) -> str:
+def identity_of(encoder: str, pool: str | None = None) -> str:
     """What `Stream.identity` of a stream by this encoder is."""
-    probe = StreamSpec("d", "s", "c", "text", "e", {"weights": encoder}, "", 1, 1, 1)
+    probe = StreamSpec("d", "s", "c", "text", "e", made_of(encoder, pool), "", 1, 1, 1)
     return probe.identity
 
 
