@@ -252,7 +252,9 @@ def fit(
     preset: Annotated[
         str, typer.Option(help="best, paper (its text), or released (its author's code).")
     ] = "best",
-    method: Annotated[str, typer.Option(help="cbmf, or linear: two matrices.")] = "cbmf",
+    method: Annotated[
+        str, typer.Option(help="cbmf; linear: two matrices; or convirt: two MLPs.")
+    ] = "cbmf",
     fusion: Annotated[
         str | None,
         typer.Option(help="add, mul, concat, dot, additive, general, or none (no context)."),
@@ -318,7 +320,12 @@ def fit(
 
 @app.command(cls=Command, rich_help_panel="The three stages")
 def evaluate(
-    names: Annotated[list[str], typer.Argument(help="retrieval, zero-shot, or all.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="retrieval, zero-shot, linear, fine-tune, paraphrase, similarity, or all."
+        ),
+    ],
     run: Annotated[
         Path | None, typer.Option(help="Run folder. Default: the newest in ./runs.")
     ] = None,
@@ -327,18 +334,40 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="Only this split. Default: test, else val.")
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure anew what is there over unchanged inputs.")
+    ] = False,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="The model only, without the floors beside it.")
+    ] = False,
+    fine_tune_epochs: Annotated[
+        int, typer.Option(help="Passes of fine-tune over its training images.")
+    ] = 100,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cpu.")] = None,
 ) -> None:
-    """Stage 3: score a run on every benchmark that the cache holds. No encoder is loaded."""
+    """Stage 3: score a run on every benchmark that the cache holds. No encoder is loaded.
+
+    What is there already over the same weights and embeddings is not measured again.
+    """
     from .cache.catalog import Cache
     from .evaluate.suite import evaluate as score
     from .train.run import Run, newest_run
 
     folder = run or newest_run()
     opened = Run.load(folder, device or "cpu")
+    opened.alone = alone
     with console.Ticker() as ticker:
         store = Cache(_root(cache))
-        found = score(store, opened, names, dataset=dataset, split=split, report=ticker.line)
+        found = score(
+            store,
+            opened,
+            names,
+            dataset=dataset,
+            split=split,
+            again=again,
+            fine_tune_epochs=fine_tune_epochs,
+            report=ticker.line,
+        )
     console.evaluation(found)
 
 
@@ -357,6 +386,77 @@ def demo(
         encoding, fitting = console.PrecomputeReporter(ticker), console.FitReporter(ticker)
         found = run_demo(out, seed, encoding, fitting)
     console.evaluation(found)
+
+
+@app.command(cls=Command, rich_help_panel="The paper")
+def reproduce(
+    part: Annotated[str, typer.Argument(help="text-text, text-image, or all.")] = "all",
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder that holds the data sets' folders. Default: $CBMF_DATA, ./data."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where runs and tables go.")] = Path("reproduction"),
+    cache: CacheOption = "",
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Text encoder, given twice; the first is aligned with images too. Default: the "
+            "paper's, bert-base-uncased and roberta-base.",
+        ),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Image encoder. Default: the paper's ViT.")
+    ] = None,
+    miner: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Encoder that chooses caption pairs.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="best, paper or released.")] = "best",
+    seeds: Annotated[int, typer.Option(help="Fits of each kind.")] = 3,
+    effort: Annotated[
+        str,
+        typer.Option(
+            help="short: about an hour on two cores for small encoders and Flickr8k. full: every "
+            "fit to the preset's end, for a GPU."
+        ),
+    ] = "short",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any option of the fits."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="A trial: so many images or pairs a split.")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of the encoders' arithmetic: float32, bfloat16, float16, or auto.")
+    ] = "auto",
+) -> None:
+    """Regenerate the paper's tables and figures as far as the data at hand allow.
+
+    Interrupted, it goes on where it stopped; what it cannot do it names, with the reason.
+    """
+    from .reproduce import Options
+    from .reproduce import reproduce as run
+    from .train.config import parse_settings
+
+    named = {"text": tuple(text) if text else None, "image": image, "miner": miner}
+    options = Options(
+        part=part,
+        root=root or Path(os.environ.get("CBMF_DATA") or "data"),
+        out=out,
+        cache_root=_root(cache),
+        preset=preset,
+        seeds=seeds,
+        effort=effort,
+        settings=parse_settings(setting or ()),
+        limit=limit,
+        precision=precision,
+        **{name: value for name, value in named.items() if value is not None},
+    )
+    with console.Ticker() as ticker:
+        encoding, fitting = console.PrecomputeReporter(ticker), console.FitReporter(ticker)
+        folder = run(options, encoding, fitting, ticker.line)
+    console.reproduction(folder)
 
 
 @cache_app.command("ls", cls=Command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -391,4 +392,24 @@ def evaluation(found: Evaluation) -> None:
             soft_wrap=True,
             style="dim",
         )
+    if found.kept:
+        console.print(
+            f"{found.kept} of {len(found.results)} results are kept from an earlier call over the "
+            "same weights and embeddings; --again measures anew",
+            style="dim",
+        )
     console.print(f"results: {found.folder}/results.md, results.json", markup=False, soft_wrap=True)
+    for figure in found.figures:
+        console.print(f"figure: {figure}", markup=False, soft_wrap=True)
+
+
+def reproduction(folder: Path) -> None:
+    """The tables of a reproduction, and where they lie."""
+    from rich.markdown import Markdown
+
+    from .reproduce import TABLES_NAME
+
+    console = out()
+    text = (folder / TABLES_NAME).read_text(encoding="utf-8")
+    console.print(Markdown(text) if console.is_terminal else text, soft_wrap=True)
+    console.print(f"results: {folder}/{TABLES_NAME}, tables.json, figures", soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ..cache.files import file_digest, new_file, value_digest
 from ..cache.items import ITEMS_NAME, Items
 from ..train.aligner import WEIGHTS_NAME
 from ..train.run import Run
-from . import retrieval, zero_shot
+from . import linear, paraphrase, retrieval, similarity, zero_shot
 from .figures import draw_results, figure_paths
 from .results import RESULTS_FOLDER, RESULTS_VERSION, Result, merge_results, read_results
 from .retrieval_curve import evaluate_curve
@@ -30,8 +30,8 @@ class Benchmark:
 
     suits: Callable[[Items], bool]
     """Whether a split is made for it."""
-    evaluate: Callable[[Cache, Run, str, str, Report], list[Result]]
-    """On a data set and split, a result for each protocol."""
+    evaluate: Callable[..., list[Result]]
+    """Of cache, run, data set, split and report (and options by name) a result a protocol."""
 
 
 def _retrieve(cache: Cache, run: Run, dataset: str, split: str, report: Report) -> list[Result]:
@@ -43,6 +43,9 @@ def _retrieve(cache: Cache, run: Run, dataset: str, split: str, report: Report) 
 BENCHMARKS: dict[str, Benchmark] = {
     retrieval.BENCHMARK: Benchmark(retrieval.suits, _retrieve),
     zero_shot.BENCHMARK: Benchmark(zero_shot.suits, zero_shot.evaluate_zero_shot),
+    linear.BENCHMARK: Benchmark(linear.suits, linear.evaluate_linear),
+    paraphrase.BENCHMARK: Benchmark(paraphrase.suits, paraphrase.evaluate_paraphrase),
+    similarity.BENCHMARK: Benchmark(similarity.suits, similarity.evaluate_similarity),
 }
 """By the name that the command line takes, in the order in which they are run."""
 
@@ -98,21 +101,23 @@ def evaluate(
     dataset: str | None = None,
     split: str | None = None,
     again: bool = False,
+    fine_tune_epochs: int = 100,
     report: Report = silent,
 ) -> Evaluation:
     """Evaluate a run on cached embeddings; no encoder is loaded.
 
-    `retrieval` is on the run's own data set unless another is named; `zero-shot` on every labelled
-    data set; `all` is both, on every data set. Each is on the split `test` if there is one, else
+    `retrieval` is on the run's own data set unless another is named, every other one on all data
+    sets that suit it; `all` is all of them, on every data set. Each is on the split `test` if there is one, else
     `val`, else `train` if the model was not fitted on it.
 
     Args:
         cache: Where the embeddings lie.
         run: What to evaluate, on the device where its model is.
-        names: Some of `retrieval`, `zero-shot` and `all`.
+        names: Some of BENCHMARKS, or `all`.
         dataset: Only this one.
         split: This split rather than the default one.
         again: Measure anew what is there already over the same weights and embeddings.
+        fine_tune_epochs: Passes of the benchmark `fine-tune` over its training images.
         report: Called with what is being measured.
 
     Returns:
@@ -128,7 +133,8 @@ def evaluate(
     evaluation = Evaluation(run.folder / RESULTS_FOLDER)
     stored = [] if again else read_results(evaluation.folder)
     for case in _cases(cache, run, names, dataset, split, evaluation.skipped):
-        inputs = _inputs(cache, run, case)
+        options = {"epochs": fine_tune_epochs} if case.benchmark == "fine-tune" else {}
+        inputs = _inputs(cache, run, case, options)
         kept = [r for r in stored if r.inputs == inputs and r.key[:3] == case.key]
         if kept:
             evaluation.results.extend(kept)
@@ -136,7 +142,7 @@ def evaluate(
             continue
         try:
             measure = BENCHMARKS[case.benchmark].evaluate
-            found = measure(cache, run, case.dataset, case.split, report)
+            found = measure(cache, run, case.dataset, case.split, report, **options)
         except (InputError, CacheError) as error:
             if case.asked:
                 raise
@@ -155,7 +161,7 @@ def evaluate(
     return evaluation
 
 
-def _inputs(cache: Cache, run: Run, case: Case) -> str:
+def _inputs(cache: Cache, run: Run, case: Case, options: Mapping[str, int]) -> str:
     """Digest of all that a benchmark's figures follow from."""
     weights = sorted(run.folder.glob(f"**/{WEIGHTS_NAME}"))
     embeddings = {
@@ -168,6 +174,7 @@ def _inputs(cache: Cache, run: Run, case: Case) -> str:
     }
     made_of = {
         "benchmark": case.key,
+        "options": dict(options),
         "version": RESULTS_VERSION,
         "finished": run.finished,
         "alone": run.alone,
