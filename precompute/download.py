@@ -219,10 +219,12 @@ def _settle(
     if expected is not None and found != expected:
         part.unlink()
         state_path.unlink(missing_ok=True)
-        again = "" if wanted.digest else f"; delete {record_of(target)} to take it all the same"
+        again = "run the same command again, or name another host in $CBMF_MIRROR"
+        if not wanted.digest:
+            again = f"delete {record_of(target)} to take it all the same"
         raise DownloadError(
             f"{wanted.url}: its {found.replace(':', ' is ', 1)}, expected "
-            f"{expected.partition(':')[2]}; what came is not kept{again}"
+            f"{expected.partition(':')[2]}; what came is not kept; {again}"
         )
     if expected is None:
         record_of(target).write_text(f"{found.partition(':')[2]}  {target.name}\n")

@@ -16,6 +16,7 @@ from loopback import Notes, serving
 
 from cbmf.cache.errors import CbmfError, DiskFullError, InputError
 from cbmf.precompute.download import Wanted, fetch
+from cbmf.precompute.file_lock import one_at_a_time
 from cbmf.precompute.web import DownloadError, Patience, remote_size
 
 CONTENT = random.Random(1).randbytes(900_000)
@@ -249,3 +250,23 @@ def test_a_second_one_waits_and_finds_the_file_there(site, tmp_path):
 
 def test_download_errors_are_of_the_family_that_the_command_line_prints():
     assert issubclass(DownloadError, CbmfError)
+
+
+def test_a_lock_has_one_holder_at_a_time(tmp_path):
+    inside, most = [], []
+
+    def hold():
+        for _ in range(40):
+            with one_at_a_time(tmp_path / "a.bin", lambda text: None):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0)
+                inside.pop()
+
+    threads = [threading.Thread(target=hold) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1 and len(most) == 240
+    assert names(tmp_path) == []
