@@ -6,6 +6,7 @@ P scored pairs, of class 1 (similar) or 0 (dissimilar); S resamples.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -70,11 +71,10 @@ def at_threshold(scores: np.ndarray, labels: np.ndarray, threshold: float) -> di
     from sklearn.metrics import accuracy_score, matthews_corrcoef, precision_recall_fscore_support
 
     called = (scores >= threshold).astype(np.int64)
-    each = precision_recall_fscore_support(
-        labels, called, labels=[0, 1], average=None, zero_division=0
-    )
+    each_class: dict[str, Any] = {"labels": [0, 1], "average": None, "zero_division": 0}
+    each = np.array(precision_recall_fscore_support(labels, called, **each_class)[:3])  # (3, 2)
     by_class = {
-        f"{name}/{metric}": float(each[m][c])
+        f"{name}/{metric}": float(each[m, c])
         for c, name in enumerate(CLASSES)
         for m, metric in enumerate(("precision", "recall", "F1"))
     }

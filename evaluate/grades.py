@@ -28,10 +28,8 @@ def correlations(cosines: np.ndarray, grades: np.ndarray) -> dict[str, float]:
 
     if np.ptp(cosines) == 0:
         return {"Spearman": 0.0, "Pearson": 0.0}
-    return {
-        "Spearman": float(spearmanr(cosines, grades)[0]),
-        "Pearson": float(pearsonr(cosines, grades)[0]),
-    }
+    rank, linear = np.array(spearmanr(cosines, grades)), np.array(pearsonr(cosines, grades))
+    return {"Spearman": float(rank[0]), "Pearson": float(linear[0])}
 
 
 def counted_correlations(

@@ -199,7 +199,9 @@ def _protocol_title(result: Result) -> str:
 
 def _best(rows: Sequence[Row], name: str) -> str:
     """The best figure as it is shown, chance apart; rows that show the same are all best."""
-    values = [(row.metrics[name], row) for row in rows if row.kind != "chance"]
+    values = [
+        (row.metrics[name], row) for row in rows if name in row.metrics and row.kind != "chance"
+    ]
     if not values:
         return ""
     pick = min if name.rpartition("/")[2] in LOWER_IS_BETTER else max

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import (
@@ -46,7 +48,7 @@ def test_figures_at_a_threshold_agree_with_scikit_learn():
     scores, labels = random_case(3)
     called = (scores >= 0.4).astype(int)
     found = at_threshold(scores, labels, 0.4)
-    table = classification_report(labels, called, output_dict=True)
+    table: Any = classification_report(labels, called, output_dict=True)
     for name, number in (("dissimilar", "0"), ("similar", "1")):
         for metric, theirs in (("precision",) * 2, ("recall",) * 2, ("F1", "f1-score")):
             assert found[f"{name}/{metric}"] == pytest.approx(table[number][theirs])

@@ -70,7 +70,7 @@ def test_every_figure_agrees_with_scikit_learn(maker, run):
                     ("recall", recall_score),
                     ("F1", f1_score),
                 ):
-                    expected = theirs(labels, called, pos_label=number, zero_division=0)
+                    expected = theirs(labels, called, pos_label=number)
                     assert got[f"{name}/{metric}"] == pytest.approx(expected)
     for protocol, names in (("standard", {"AP", "ROC_AUC", "accuracy"}), ("paper", {"accuracy"})):
         row = found[protocol].row("raw")
@@ -140,10 +140,12 @@ def test_a_floor_without_its_vectors_elsewhere_has_no_threshold(maker, tmp_path)
     for split in items.values():
         maker.stream(split, "text", vectors(1), encoder="tongue")
     maker.stream(items["test"], "text", vectors(2), encoder="tongue", pool="cls")
-    row = {row.system: row for row in score(maker, run_of(tmp_path / "run"))["standard"].rows}
+    result = score(maker, run_of(tmp_path / "run"))["standard"]
+    row = {row.system: row for row in result.rows}
     assert "accuracy" in row["raw tongue, pooled"].metrics
     assert "AP" in row["raw tongue, cls"].metrics
     assert "accuracy" not in row["raw tongue, cls"].metrics
+    assert "| raw tongue, cls | - | - | - | - | - | - |" in markdown([result])
 
 
 def test_unlabelled_and_missing_pairs_are_left_out_and_counted(maker, run):
