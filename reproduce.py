@@ -405,9 +405,9 @@ class Reproduction:
         seeds = len({entry.seed for entry in self.entries})
         return (
             "# The paper's tables and figures\n\n"
-            f"Preset `{self.options.preset}`, effort `{self.options.effort}`, {seeds} seeds. Rows in "
-            "italics are the paper's own figures, of BERT, RoBERTa and ViT-B on COCO; all others "
-            "are measured here. Shares in %, mean over seeds; ± half of the 95% bootstrap interval "
+            f"Preset `{self.options.preset}`, effort `{self.options.effort}`, {seeds} seeds. "
+            "Rows in italics are the paper's own figures, of BERT, RoBERTa and ViT-B on COCO; all "
+            "others are measured here. Shares in %, mean over seeds; ± half of the 95% bootstrap interval "
             "over what was sampled (images, groups of pairs), σ the deviation over seeds. Bold: "
             "the best of ours, floors included.\n"
         )
@@ -429,6 +429,6 @@ def reproduce(
 
     Raises:
         InputError: If there is nothing to train on.
-        CacheError, RunError: If a stream or a run of an earlier call is damaged or of other options.
+        CacheError, RunError: If what an earlier call left is damaged or of other options.
     """
     return Reproduction(replace(options), encoding, fitting, say).run()

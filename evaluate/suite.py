@@ -107,8 +107,8 @@ def evaluate(
     """Evaluate a run on cached embeddings; no encoder is loaded.
 
     `retrieval` is on the run's own data set unless another is named, every other one on all data
-    sets that suit it; `all` is all of them, on every data set. Each is on the split `test` if there is one, else
-    `val`, else `train` if the model was not fitted on it.
+    sets that suit it; `all` is all of them, on every data set. Each is on the split `test` if there
+    is one, else `val`, else `train` if the model was not fitted on it.
 
     Args:
         cache: Where the embeddings lie.
