@@ -32,7 +32,7 @@ def site(monkeypatch):
         yield site
 
 
-def get(site, target, digest=SHA256, path="/a.bin", size=None, watcher=None):
+def get(site, target, digest: str | None = SHA256, path="/a.bin", size=None, watcher=None):
     fetch(Wanted(site.address + path, digest, size), target, watcher or Notes(), QUICK)
 
 
