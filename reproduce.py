@@ -407,9 +407,9 @@ class Reproduction:
             "# The paper's tables and figures\n\n"
             f"Preset `{self.options.preset}`, effort `{self.options.effort}`, {seeds} seeds. "
             "Rows in italics are the paper's own figures, of BERT, RoBERTa and ViT-B on COCO; all "
-            "others are measured here. Shares in %, mean over seeds; ± half of the 95% bootstrap interval "
-            "over what was sampled (images, groups of pairs), σ the deviation over seeds. Bold: "
-            "the best of ours, floors included.\n"
+            "others are measured here. Shares in %, mean over seeds; ± half of the 95% bootstrap "
+            "interval over what was sampled (images, groups of pairs), σ the deviation over seeds. "
+            "Bold: the best of ours, floors included.\n"
         )
 
 

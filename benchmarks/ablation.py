@@ -2,7 +2,8 @@
 
     python -m benchmarks.ablation pooled --cache embeddings --dataset flickr8k
 
-`pooled` and `tokens` take `best` apart, `readings` the loss of `paper` (Eq. 5 and 6). Prints a Markdown table of test recalls; a fit that is there already is not done again.
+`pooled` and `tokens` take `best` apart, `readings` the loss of `paper` (Eq. 5 and 6).
+Prints a Markdown table of test recalls; a fit that is there already is not done again.
 """
 
 from __future__ import annotations
