@@ -16,10 +16,13 @@ from ..cache.catalog import Cache, is_over
 from ..cache.items import Items
 from ..cache.stream import Stream
 from ..train.aligner import Aligner
+from ..train.config import END_TO_END
 from ..train.run import Run
 from .projection import project
 
-_BESIDE = {"linear": "linear heads"}
+_BESIDE = {"linear": "linear heads", "convirt": "ConVIRT, frozen"}
+_TRAINED = "ConVIRT"
+"""Name of the runs whose encoders were trained too."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ def models_of(run: Run) -> list[tuple[str, str, Aligner]]:
 def model_name(run: Run) -> str:
     """Name of the fitted model, for tables: `cbmf-add`, or `linear heads`."""
     method = run.config.method
+    if run.config.preset == END_TO_END:
+        return _TRAINED
     return _BESIDE.get(method, f"{method}-{run.config.model.fusion}")
 
 

@@ -13,7 +13,7 @@ from ..cache.errors import RunError
 from ..cache.files import write_json
 from ..cache.manifest import differences
 from .aligner import CONFIG_NAME, read_card
-from .config import FitConfig, baseline_of
+from .config import BASELINES, FitConfig, baseline_of
 from .curves import CURVES_NAME, draw_run
 from .data import FitData, load_data
 from .fusion import check_fusion
@@ -80,7 +80,7 @@ def fit(
     else:
         write_json(out / ENVIRONMENT_NAME, environment(place, cache.root, config))
     beside = out / BASELINES_NAME / "linear"
-    if config.baseline and config.method != "linear":
+    if config.baseline and config.method not in BASELINES:
         _fit_one(cache, source, baseline_of(config), beside, place, report)
     _fit_one(cache, source, config, out, place, report)
     if not (out / CURVES_NAME).exists():
