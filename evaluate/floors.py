@@ -82,7 +82,7 @@ def _by_pool(cache: Cache, items: Items, own: Stream, setup: str) -> dict[str, P
         own: The run's stream over the column.
         setup: `_setup` of the streams that count.
     """
-    present = [own, *cache.streams(items.dataset, items.split, own.column)]
+    present = [own, *sorted(cache.streams(items.dataset, items.split, own.column), key=_pool)]
     fitting = [s for s in present if s.complete and is_over(s, items) and _setup(s) == setup]
     found: dict[str, Pooled] = {}
     for stream in fitting:
