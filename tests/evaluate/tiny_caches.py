@@ -211,3 +211,35 @@ def run_of(
     model = CBMF(encoders, config.model).eval()
     linear = LinearHeads(encoders, preset("linear", width=8, heads=2).model).eval()
     return Run(folder, config, dataset, model, True, {"linear": linear})
+
+
+def class_set(
+    maker: Maker,
+    dataset: str,
+    split: str,
+    *,
+    per_class: int,
+    noise: float = 0.3,
+    seed: int = 0,
+    shuffled: bool = False,
+    encoder: str = "eye",
+    tokens: int | None = None,
+    missing: Sequence[int] = (),
+) -> Items:
+    """Labelled images of 6 classes, the same ones in every split, with the image stream alone.
+
+    `shuffled` parts labels from vectors; `tokens` noisy copies of a vector make a token stream.
+    """
+    classes = ["cat", "dog", "cow", "owl", "fox", "bee"]
+    random = np.random.default_rng(seed)
+    true = np.repeat(np.arange(len(classes)), per_class)
+    labels = random.permutation(true) if shuffled else true
+    items = maker.labelled(dataset, split, labels.tolist(), classes)
+    centre = np.random.default_rng(3).normal(size=(len(classes), WIDTHS["image"]))
+    each = np.repeat(true, tokens or 1)
+    vectors = centre[each] + noise * random.normal(size=(len(each), WIDTHS["image"]))
+    lengths = None if tokens is None else np.full(len(true), tokens)
+    maker.stream(
+        items, "image", vectors, encoder=encoder, lengths=lengths, missing=missing, grid=None
+    )
+    return items
