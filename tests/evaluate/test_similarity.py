@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -10,6 +15,7 @@ from cbmf.evaluate.grades import TOLERANCES, within_tolerance
 from cbmf.evaluate.results import Result, merge_results, read_results
 from cbmf.evaluate.similarity import evaluate_similarity, suits
 from cbmf.evaluate.tables import markdown, table
+from cbmf.train.aligner import EncoderSpec
 
 
 def score(maker: Maker, run, split: str = "test") -> dict[str, Result]:
@@ -111,3 +117,27 @@ def test_results_are_kept_and_fit_a_terminal_of_80_columns(maker, tmp_path):
         assert max(map(len, capture.get().splitlines())) <= 80
         assert "cbmf-add, tongue → quill" in capture.get()
     assert "| grades | 0-1 | 1-2 | 2-3 | 3-4 | 4-5 | all |" in markdown(results)
+
+
+@pytest.mark.real
+@pytest.mark.skipif("CBMF_REAL_DATA" not in os.environ, reason="CBMF_REAL_DATA is not set")
+def test_the_floor_of_stsb_is_what_the_encoder_is_published_with(tmp_path):
+    """all-MiniLM-L6-v2 has a Spearman of 82.03 on the test split (its entry in MTEB)."""
+    shared = Path(os.environ["CBMF_REAL_DATA"])
+    root, encoder = shared / "data" / "stsbenchmark", shared / "weights" / "all-MiniLM-L6-v2"
+    words = ["precompute", "stsb", "--split", "test", "--root", root, "--text", encoder]
+    script = "from cbmf.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words), "--cache", "cache"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    maker = Maker(tmp_path / "cache")
+    stream = maker.cache.find("stsb", "test", "text")
+    spec = EncoderSpec(stream.encoder, "text", "text", stream.identity, stream.width)
+    found = score(maker, run_of(tmp_path / "run", [EYE, spec]))["standard"]
+    assert found.counts == {"pairs": 1379}
+    assert found.row("raw").metrics["Spearman"] == pytest.approx(0.8203, abs=0.001)
