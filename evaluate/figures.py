@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..cache.errors import RunError
 from ..cache.files import new_file
@@ -16,7 +16,25 @@ from .results import Result, read_results
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+
+class HasCurves(Protocol):
+    """A row of a result or of a table over many runs."""
+
+    @property
+    def kind(self) -> str:
+        """As in `results.Row`."""
+        ...
+
+    @property
+    def curves(self) -> Mapping[str, Any]:
+        """By name."""
+        ...
+
+
+R = TypeVar("R", bound=HasCurves)
 AXIS_NAMES = {"similarity": "error tolerance (of scores 0 to 5)", "retrieval": "k"}
+DRAWN = {"similarity": ("model", "raw")}
+"""Kinds of systems that are drawn, where all would crowd the figure."""
 STYLES = {"model": "-", "baseline": "--", "untrained": ":", "raw": "-.", "chance": ":"}
 """By kind of system."""
 WIDTH_IN, HEIGHT_IN, DPI = 4.2, 3.4, 130
@@ -77,7 +95,8 @@ def draw_results(folder: Path) -> None:
 
 def drawing_of(result: Result) -> Drawing:
     """The figure of a result with curves: a panel for each of its curves."""
-    names = list(next(row.curves for row in result.rows if row.curves))
+    rows = drawn(result.benchmark, result.rows)
+    names = list(rows[0].curves)
     return Drawing(
         title=f"{result.benchmark}: {result.dataset}/{result.split}, run {result.run}",
         axis_name=AXIS_NAMES.get(result.benchmark, ""),
@@ -85,11 +104,17 @@ def drawing_of(result: Result) -> Drawing:
         axis=result.axis,
         panels={
             panel_title(result.benchmark, name): [
-                Line(row.system, row.kind, row.curves[name]) for row in result.rows if row.curves
+                Line(row.system, row.kind, row.curves[name]) for row in rows if name in row.curves
             ]
             for name in names
         },
     )
+
+
+def drawn(benchmark: str, rows: Sequence[R]) -> list[R]:
+    """The rows of a result or a table that its figure shows."""
+    kinds = DRAWN.get(benchmark, ("model", "baseline", "raw", "chance"))
+    return [row for row in rows if row.curves and row.kind in kinds]
 
 
 def panel_title(benchmark: str, name: str) -> str:

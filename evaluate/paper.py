@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .figures import AXIS_NAMES, Drawing, Line, panel_title
+from .figures import AXIS_NAMES, Drawing, Line, drawn, panel_title
 from .results import Result
 from .tables import ABSENT, HEADINGS, escaped
 
@@ -271,7 +271,7 @@ def drawings(tables: Sequence[PaperTable]) -> dict[str, Drawing]:
 
 
 def _drawing(table: PaperTable) -> Drawing:
-    shown = [row for row in table.rows if row.curves and row.kind != "untrained"]
+    shown = drawn(table.spec.benchmark, table.rows)
     names = list(shown[0].curves)
     return Drawing(
         title=f"{table.spec.number}: {table.spec.title} ({table.where})",

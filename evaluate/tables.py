@@ -122,16 +122,16 @@ def markdown(results: Sequence[Result]) -> str:
     Args:
         results: Of one benchmark and split, at least one.
     """
-    lines = [f"## {_escaped(title(results[0]))}", ""]
+    lines = [f"## {escaped(title(results[0]))}", ""]
     for result in results:
         for section in sections_of(result):
-            lines.append("| " + " | ".join([_escaped(section.title), *section.headings]) + " |")
+            lines.append("| " + " | ".join([escaped(section.title), *section.headings]) + " |")
             lines.append("|---|" + "---:|" * len(section.headings))
             for row, cells in section.rows:
                 shown = [f"**{cell.text}**" if cell.best else cell.text for cell in cells]
-                lines.append("| " + " | ".join([_escaped(row.system), *shown]) + " |")
+                lines.append("| " + " | ".join([escaped(row.system), *shown]) + " |")
             lines.append("")
-    lines += [f"- {_escaped(remark)}" for remark in remarks(results[0])]
+    lines += [f"- {escaped(remark)}" for remark in remarks(results[0])]
     return "\n".join(lines) + "\n"
 
 
@@ -225,7 +225,7 @@ def _text(row: Row, name: str) -> str:
     return f"{value:.3f}" if metric == "MRR" else f"{100 * value:.1f}"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Text that cannot break out of a Markdown table."""
     flat = " ".join(text.split())
     for sign in "\\|`*_<>[]":
