@@ -68,7 +68,9 @@ def evaluate_curve(
             rows.append(_measure(system, task, others, run, depths, told))
     chance = _chance(task, candidates, depths, told)
     described = describe(run, items, task)
-    counts = {f"candidates {way}": count for way, count in candidates.items()}
+    counts = {
+        f"candidates {way.replace('_to_', ' → ')}": count for way, count in candidates.items()
+    }
     return Result(
         **{
             **described,

@@ -20,8 +20,8 @@ def test_candidates_are_of_all_splits_and_the_curve_is_that_of_the_whole_matrix(
     run = run_of(tmp_path / "run")
     result = evaluate_curve(maker.cache, run, "toy", "test", silent)
     assert result.axis == [100.0, 200.0, 300.0, 400.0]
-    assert result.counts["candidates image_to_text"] == 450
-    assert result.counts["candidates text_to_image"] == 90
+    assert result.counts["candidates image → text"] == 450
+    assert result.counts["candidates text → image"] == 90
     image = project(run.model, 0, maker.cache.find("toy", "test", "image"))
     pool = [project(run.model, 1, maker.cache.find("toy", s, "text")) for s in ("test", "train")]
     scores = (image @ torch.cat(pool).T).numpy()  # (30, 450), the first 150 are the test's
@@ -38,7 +38,7 @@ def test_a_split_that_is_not_encoded_alike_gives_no_candidates(maker, tmp_path):
     caption_set(maker, "toy", "test", 30)
     maker.captions("toy", "train", 10)  # items without embeddings
     result = evaluate_curve(maker.cache, run_of(tmp_path / "run"), "toy", "test", silent)
-    assert result.counts["candidates image_to_text"] == 150
+    assert result.counts["candidates image → text"] == 150
 
 
 def test_memory_of_ranking_is_flat_in_the_number_of_candidates():
