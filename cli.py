@@ -389,6 +389,61 @@ def demo(
 
 
 @app.command(cls=Command, rich_help_panel="The paper")
+def convirt(
+    dataset: Annotated[str, typer.Argument(help="Of images and texts: coco, flickr8k, demo.")],
+    out: Annotated[Path, typer.Option(help="Folder of both encoders and of the run.")],
+    root: Annotated[
+        Path | None, typer.Option(help="Where the data lie. Default: $CBMF_DATA, else ./data.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Text encoder to begin with.")
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Image encoder, likewise. Default: the paper's."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 5,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
+    lr: Annotated[float, typer.Option(help="Highest learning rate of the encoders.")] = 5e-5,
+    head_lr: Annotated[float, typer.Option(help="Highest learning rate of the heads.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="A trial: so many images a split, as data set DATASET-limitN."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where it is faster.")
+    ] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: what there is.")] = None,
+) -> None:
+    """Train ConVIRT, the paper's baseline: both encoders, end to end, from images and captions.
+
+    Interrupted, it goes on where it stopped. (For its heads on frozen encoders: cbmf fit --method
+    convirt.)
+    """
+    from .convirt import ConvirtRequest, train_convirt
+
+    request = ConvirtRequest(
+        dataset=dataset,
+        out=out,
+        root=root,
+        text=text,
+        image=image,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        head_lr=head_lr,
+        seed=seed,
+        limit=limit,
+        precision=precision,
+        device=device,
+    )
+    with console.Ticker() as ticker:
+        result = train_convirt(request, console.FitReporter(ticker))
+    console.convirt_summary(request, result)
+
+
+@app.command(cls=Command, rich_help_panel="The paper")
 def reproduce(
     part: Annotated[str, typer.Argument(help="text-text, text-image, or all.")] = "all",
     root: Annotated[

@@ -17,6 +17,7 @@ from .cache.errors import CacheError
 
 if TYPE_CHECKING:
     from .cache.catalog import Cache
+    from .convirt import ConvirtRequest, ConvirtResult
     from .evaluate.suite import Evaluation
     from .precompute.datasets.obtain import Errand
     from .precompute.datasets.source import SourceDataset
@@ -374,6 +375,32 @@ def fit_summary(run: Run) -> None:
     console.print(
         f"next: cbmf evaluate all --run {run.folder}", markup=False, soft_wrap=True, style="dim"
     )
+
+
+def convirt_summary(request: ConvirtRequest, result: ConvirtResult) -> None:
+    """The last lines of a training: what came out, and what to do with it."""
+    from .cache.files import read_json
+    from .train.loop import SUMMARY_NAME
+
+    console = out()
+    summary = read_json(result.run / SUMMARY_NAME)
+    kept = summary["best"]
+    console.print(
+        f"{summary['epochs']} epochs in {duration(summary['seconds'])} "
+        f"({duration(summary['cpu_seconds'])} of processor); kept epoch {kept['epoch']:.0f}, mean "
+        f"recall in validation {kept['val_recall']:.1%}"
+    )
+    where = f" --root {request.root}" if request.root else ""
+    where += f" --limit {request.limit}" if request.limit else ""
+    for label, command in (
+        (
+            "next:",
+            f"cbmf precompute {request.dataset}{where} --text {result.text_encoder} "
+            f"--image {result.image_encoder}",
+        ),
+        ("then:", f"cbmf evaluate all --run {result.run}"),
+    ):
+        console.print(f"{label} {command}", markup=False, soft_wrap=True, style="dim")
 
 
 def evaluation(found: Evaluation) -> None:

@@ -176,7 +176,7 @@ class FrozenEncoder:
             pixels: (B, 3, H, W) float32, as `preprocess` gives them.
         """
         hidden, pooler = self._forward(pixel_values=pixels.to(self.device))
-        cls, patches = split_image_tokens(hidden, self._patches(pixels))
+        cls, patches = split_image_tokens(hidden, self.patch_count(pixels))
         pooled = pool_image(self.pool, cls, patches, pooler if self.has_pooler else None)
         tokens = None
         if self.options.layout == "tokens":
@@ -186,7 +186,8 @@ class FrozenEncoder:
             tokens = list(torch.cat(parts, dim=1).cpu().numpy())
         return Encoded(pooled.flatten(1).cpu().numpy(), tokens)
 
-    def _patches(self, pixels: Tensor) -> int | None:
+    def patch_count(self, pixels: Tensor) -> int | None:
+        """Patches that the encoder cuts an image of (B, 3, H, W) into; None if it does not tell."""
         size = getattr(getattr(self.model, "config", None), "patch_size", None)
         if not isinstance(size, int):
             return None
