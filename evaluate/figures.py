@@ -33,6 +33,8 @@ class HasCurves(Protocol):
 
 R = TypeVar("R", bound=HasCurves)
 AXIS_NAMES = {"similarity": "error tolerance (of scores 0 to 5)", "retrieval": "k"}
+LOGARITHMIC = ("retrieval",)
+"""Benchmarks whose curves rise at once and then hardly: their axis is logarithmic."""
 DRAWN = {"similarity": ("model", "raw")}
 """Kinds of systems that are drawn, where all would crowd the figure."""
 STYLES = {"model": "-", "baseline": "--", "untrained": ":", "raw": "-.", "chance": ":"}
@@ -64,6 +66,8 @@ class Drawing:
     axis: Sequence[float]
     panels: dict[str, list[Line]]
     """By the panel's title."""
+    logarithmic: bool = False
+    """Of the axis."""
 
 
 def figure_path(folder: Path, result: Result) -> Path:
@@ -100,6 +104,7 @@ def drawing_of(result: Result) -> Drawing:
     return Drawing(
         title=f"{result.benchmark}: {result.dataset}/{result.split}, run {result.run}",
         axis_name=AXIS_NAMES.get(result.benchmark, ""),
+        logarithmic=result.benchmark in LOGARITHMIC,
         value_name="accuracy (%)" if result.benchmark == "similarity" else "precision (%)",
         axis=result.axis,
         panels={
@@ -142,6 +147,8 @@ def draw(drawing: Drawing, path: Path) -> None:
             _draw_line(cell, drawing.axis, line, "0.6" if line.kind == "chance" else colours)
         cell.set_title(title, fontsize=10)
         cell.set_ylim(-2, 102)
+        if drawing.logarithmic:
+            cell.set_xscale("log")
         cell.grid(alpha=0.3)
     for cell in cells[len(drawing.panels) :]:
         cell.set_visible(False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .figures import AXIS_NAMES, Drawing, Line, drawn, panel_title
+from .figures import AXIS_NAMES, LOGARITHMIC, Drawing, Line, drawn, panel_title
 from .results import Result
 from .tables import ABSENT, HEADINGS, escaped
 
@@ -276,6 +276,7 @@ def _drawing(table: PaperTable) -> Drawing:
     return Drawing(
         title=f"{table.spec.number}: {table.spec.title} ({table.where})",
         axis_name=AXIS_NAMES.get(table.spec.benchmark, ""),
+        logarithmic=table.spec.benchmark in LOGARITHMIC,
         value_name="accuracy (%)" if table.spec.benchmark == "similarity" else "precision (%)",
         axis=table.axis,
         panels={

@@ -12,7 +12,7 @@ from ..cache.files import file_digest, new_file, value_digest
 from ..cache.items import ITEMS_NAME, Items
 from ..train.aligner import WEIGHTS_NAME
 from ..train.run import Run
-from . import linear, paraphrase, retrieval, similarity, zero_shot
+from . import fine_tune, linear, paraphrase, retrieval, similarity, zero_shot
 from .figures import draw_results, figure_paths
 from .results import RESULTS_FOLDER, RESULTS_VERSION, Result, merge_results, read_results
 from .retrieval_curve import evaluate_curve
@@ -44,6 +44,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     retrieval.BENCHMARK: Benchmark(retrieval.suits, _retrieve),
     zero_shot.BENCHMARK: Benchmark(zero_shot.suits, zero_shot.evaluate_zero_shot),
     linear.BENCHMARK: Benchmark(linear.suits, linear.evaluate_linear),
+    fine_tune.BENCHMARK: Benchmark(fine_tune.suits, fine_tune.evaluate_fine_tune),
     paraphrase.BENCHMARK: Benchmark(paraphrase.suits, paraphrase.evaluate_paraphrase),
     similarity.BENCHMARK: Benchmark(similarity.suits, similarity.evaluate_similarity),
 }
@@ -101,7 +102,7 @@ def evaluate(
     dataset: str | None = None,
     split: str | None = None,
     again: bool = False,
-    fine_tune_epochs: int = 100,
+    fine_tune_epochs: int = fine_tune.EPOCHS,
     report: Report = silent,
 ) -> Evaluation:
     """Evaluate a run on cached embeddings; no encoder is loaded.
@@ -133,7 +134,7 @@ def evaluate(
     evaluation = Evaluation(run.folder / RESULTS_FOLDER)
     stored = [] if again else read_results(evaluation.folder)
     for case in _cases(cache, run, names, dataset, split, evaluation.skipped):
-        options = {"epochs": fine_tune_epochs} if case.benchmark == "fine-tune" else {}
+        options = {"epochs": fine_tune_epochs} if case.benchmark == fine_tune.BENCHMARK else {}
         inputs = _inputs(cache, run, case, options)
         kept = [r for r in stored if r.inputs == inputs and r.key[:3] == case.key]
         if kept:

@@ -41,11 +41,12 @@ def test_a_fit_is_evaluated_on_everything_that_the_cache_allows(maker, tmp_path)
     labelled_set(maker, "pets", "test", 40, 3)
     run = fitted(maker, tmp_path / "run")
     said = []
-    evaluation = evaluate(maker.cache, run, ["all"], report=said.append)
+    evaluation = evaluate(maker.cache, run, ["all"], fine_tune_epochs=5, report=said.append)
     assert keys(evaluation) == [
         *of_retrieval("toy", "test"),
         *(("zero-shot", "pets", "test", protocol) for protocol in PROTOCOLS),
         *(("linear", "pets", "test", protocol) for protocol in ("standard", "paper")),
+        ("fine-tune", "pets", "test", "paper"),
     ]
     assert evaluation.skipped == []
     assert said[0] == "retrieval toy/test: cbmf-add"
