@@ -32,6 +32,9 @@ PROTOCOLS = {
     ("paraphrase", "paper"): "similar from a cosine of 0.9 on",
     ("similarity", "standard"): "correlation of cosine and grade",
     ("similarity", "paper"): "grades",
+    ("linear", "standard"): "L-BFGS, C chosen on train",
+    ("linear", "paper"): "SGD head, top-1 by epoch",
+    ("fine-tune", "paper"): "top-1 by epoch",
 }
 SECTIONS = {
     ("paraphrase", "standard"): {"dissimilar": "each class", "similar": "each class"},
