@@ -47,6 +47,10 @@ class Column:
     """Size in bytes and modification time in ns of each item's file, (N, 2) int64; -1 without one.
 
     Only a memory of what was read, so that an unchanged file need not be read again."""
+    groups: np.ndarray | None = None
+    """Number of what each item belongs to, (N,) int64, at least 0: of a caption, its image.
+
+    Written where no pairs tell it: of captions without their images."""
 
     def digest(self) -> str:
         """SHA-256 over ids and contents in order, 64 hexadecimal digits; computed once."""
@@ -75,6 +79,17 @@ class Pairs:
     """(P,) int64: 1 for a paraphrase, 0 for none; -1 where unknown."""
     scores: np.ndarray | None = None
     """(P,) float64: graded similarity (STS-B: 0 to 5)."""
+    mined: str | None = None
+    """How the pairs were mined, as JSON; None where the data set itself has them."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether each pair holds both ways round: paraphrases, and pairs that were mined.
+
+        Pairs of a user's own may be of two kinds of texts, and stay as they stand.
+        """
+        one_column = self.left == self.right
+        return one_column and (self.mined is not None or self.labels is not None)
 
 
 @dataclass(frozen=True)
@@ -98,9 +113,13 @@ class Items:
         for name, column in sorted(self.columns.items()):
             _feed(whole, name, column.modality, *column.ids, *column.values)
             _feed(whole, column.digests, column.labels, column.templates, column.stats)
+            if column.groups is not None:  # nothing at all without: older files have no groups
+                _feed(whole, "groups", column.groups)
         if self.pairs is not None:
             _feed(whole, self.pairs.left, self.pairs.right)
             _feed(whole, self.pairs.rows, self.pairs.labels, self.pairs.scores)
+            if self.pairs.mined is not None:
+                _feed(whole, "mined", self.pairs.mined)
         left_out = [part for entry in self.left_out for part in entry]
         _feed(whole, self.dataset, self.split, *self.classes, *self.templates, *left_out)
         return whole.hexdigest()
@@ -129,15 +148,29 @@ def _feed(whole: hashlib._Hash, *parts: str | np.ndarray | None) -> None:
 
 
 def write_items(folder: Path, items: Items) -> Path:
-    """Write `items.h5` in `folder`; items of another content that lay there are kept beside it."""
+    """Write `items.h5` in `folder`.
+
+    The file that lay there is kept beside it if it has a column that the new one lacks: streams may
+    count its rows. (Other pairs over the same columns are no reason.)
+    """
     path = folder / ITEMS_NAME
     folder.mkdir(parents=True, exist_ok=True)
     with new_file(path) as part:
         write_hdf5(part, partial(_fill, items))
-        if path.exists() and file_digest(path) != file_digest(part):
+        if path.exists() and not _has_columns_of(items, path):
             with suppress(FileExistsError):
                 os.link(path, folder / f"items-{file_digest(path)[:12]}.h5")
     return path
+
+
+def _has_columns_of(items: Items, path: Path) -> bool:
+    """Whether items have every column of a file; False too if the file cannot tell."""
+    try:
+        old = read_items(path)
+    except CacheError:
+        return False
+    new = {name: column.digest() for name, column in items.columns.items()}
+    return all(new.get(name) == column.digest() for name, column in old.columns.items())
 
 
 def _fill(items: Items, file: h5py.File) -> None:
@@ -150,7 +183,7 @@ def _fill(items: Items, file: h5py.File) -> None:
         write_strings(group, "ids", column.ids)
         write_strings(group, "values", column.values)
         group.create_dataset("digests", data=np.ascontiguousarray(column.digests, np.uint8))
-        for key in ("labels", "templates", "stats"):
+        for key in ("labels", "templates", "stats", "groups"):
             _store(group, key, getattr(column, key), np.int64)
     write_strings(file, "classes", items.classes)
     write_strings(file, "templates", items.templates)
@@ -163,6 +196,8 @@ def _fill(items: Items, file: h5py.File) -> None:
         _store(group, "rows", items.pairs.rows, np.int64)
         _store(group, "labels", items.pairs.labels, np.int64)
         _store(group, "scores", items.pairs.scores, np.float64)
+        if items.pairs.mined is not None:
+            group.attrs["mined"] = items.pairs.mined
 
 
 def _store(group: h5py.Group, name: str, array: np.ndarray | None, dtype: Any) -> None:
@@ -212,6 +247,7 @@ def _read_column(group: h5py.Group) -> Column:
         labels=_load(group, "labels", "int64", 1),
         templates=_load(group, "templates", "int64", 1),
         stats=_load(group, "stats", "int64", 2),
+        groups=_load(group, "groups", "int64", 1),
     )
 
 
@@ -222,6 +258,7 @@ def _read_pairs(group: h5py.Group) -> Pairs:
         rows=plain_dataset(group, "rows", "int64", 2)[()],
         labels=_load(group, "labels", "int64", 1),
         scores=_load(group, "scores", "float64", 1),
+        mined=str(group.attrs["mined"]) if "mined" in group.attrs else None,
     )
 
 
@@ -237,13 +274,16 @@ def _load(group: h5py.Group, name: str, dtype: str, axes: int) -> np.ndarray | N
 def _check(path: Path, items: Items) -> None:
     for name, column in items.columns.items():
         n = len(column.ids)
-        arrays = (column.values, column.digests, column.labels, column.templates, column.stats)
-        if any(array is not None and len(array) != n for array in arrays):
+        optional = (column.labels, column.templates, column.stats, column.groups)
+        lengths = [len(array) for array in optional if array is not None]
+        if any(length != n for length in (len(column.values), len(column.digests), *lengths)):
             raise ShardError(f"{path}: column {name!r} has arrays of unequal length")
         if column.modality not in MODALITIES:
             raise ShardError(f"{path}: column {name!r} has modality {column.modality!r}")
         _check_range(path, f"labels of {name!r}", column.labels, len(items.classes))
         _check_range(path, f"templates of {name!r}", column.templates, len(items.templates))
+        if column.groups is not None and n and column.groups.min() < 0:
+            raise ShardError(f"{path}: groups of {name!r} lie below 0")
     if items.pairs is not None:
         pairs = items.pairs
         for axis, name in enumerate((pairs.left, pairs.right)):

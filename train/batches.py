@@ -27,6 +27,8 @@ class Batch:
     """(C,) int64, ascending: place in `left` of each right item's partner."""
     group: np.ndarray
     """(B,) int64: see PairTable.group."""
+    right_group: np.ndarray | None = None
+    """(C,) int64: see PairTable.right_group."""
 
 
 def generator(seed: int, epoch: int, purpose: int) -> np.random.Generator:
@@ -49,25 +51,30 @@ def epoch_batches(table: PairTable, config: FitConfig, epoch: int) -> Iterator[B
     """
     random = generator(config.seed, epoch, purpose=1)
     count = batch_count(table, config)
+    owner = table.owner
     if config.batch_unit == "pairs":
-        owner = np.repeat(np.arange(len(table.left)), table.counts)
         for chosen in np.array_split(random.permutation(len(table.right)), count):
             chosen = chosen[np.argsort(owner[chosen], kind="stable")]
-            yield _batch(table, owner[chosen], table.right[chosen])
+            yield _batch(table, owner[chosen], chosen)
         return
-    right, counts = table.right, table.counts
+    pairs, counts = np.arange(len(table.right)), table.counts
     if config.captions_per_image:
-        owner = np.repeat(np.arange(len(table.left)), counts)
-        right = right[np.lexsort((random.random(len(right)), owner))]  # shuffled within each item
+        pairs = np.lexsort((random.random(len(pairs)), owner))  # shuffled within each item
         counts = np.minimum(counts, config.captions_per_image)
     for chosen in np.array_split(random.permutation(len(table.left)), count):
         at = runs(table.starts[chosen], counts[chosen])
-        yield _batch(table, np.repeat(chosen, counts[chosen]), right[at])
+        yield _batch(table, np.repeat(chosen, counts[chosen]), pairs[at])
 
 
-def _batch(table: PairTable, item: np.ndarray, right: np.ndarray) -> Batch:
-    """A batch of pairs (item[p], right[p]), those of an item side by side."""
+def _batch(table: PairTable, item: np.ndarray, pair: np.ndarray) -> Batch:
+    """A batch of pairs, by place in the table, and their left items; those of an item together."""
     new = np.flatnonzero(np.diff(item, prepend=-1))
     owner = np.cumsum(np.diff(item, prepend=-1) != 0) - 1
     items = item[new]
-    return Batch(left=table.left[items], right=right, owner=owner, group=table.group[items])
+    return Batch(
+        left=table.left[items],
+        right=table.right[pair],
+        owner=owner,
+        group=table.group[items],
+        right_group=None if table.right_group is None else table.right_group[pair],
+    )

@@ -62,7 +62,8 @@ def load_data(
                 f"{source.dataset}/{split}: all pairs are connected, nothing can be told apart; "
                 "two unconnected pairs are the least"
             )
-    return FitData(train, PairedBanks(val.left, val.right, val.table.take(first)), held_out=False)
+    seen = val.table.take(first).closed()
+    return FitData(train, PairedBanks(val.left, val.right, seen), held_out=False)
 
 
 def _load(

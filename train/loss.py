@@ -46,6 +46,7 @@ def contrastive_loss(
     group: Tensor | None,
     scale: Tensor,
     config: LossConfig,
+    right_group: Tensor | None = None,
 ) -> Tensor:
     """Mean over pairs and both directions of the cross-entropy with the targets (Eq. 6).
 
@@ -61,6 +62,8 @@ def contrastive_loss(
             None when all differ.
         scale: 1 / tau, above 0.
         config: Targets and readings.
+        right_group: Group of each row of `right` itself, (C,) int64, where it may be another than
+            its owner's: then it is no negative of either. None when it is the owner's.
 
     Returns:
         Scalar in nats.
@@ -68,17 +71,23 @@ def contrastive_loss(
     left, right, scale = left.float(), right.float(), scale.float()
     groups = torch.arange(len(left), device=left.device) if group is None else group
     if config.targets == "soft":
-        return _soft(left, right, owner, groups, scale, config)
+        return _soft(left, right, owner, groups, scale, config, right_group)
     logits = scale * left @ right.T  # (B, C)
     pair = torch.arange(len(owner), device=owner.device)  # (C,)
     if group is None and config.same_image == "positives" and not config.label_smoothing:
         # The sum over an image's pairs of their mean is their sum: no (B, C) targets are needed.
         all_right, all_left = logits.logsumexp(1)[owner], logits.logsumexp(0)
         return ((all_right + all_left) / 2 - logits[owner, pair]).mean()
-    kin = groups[:, None] == groups[owner][None]  # (B, C)
+    kin = _kin(groups, groups[owner], right_group)  # (B, C)
     forth = _hard(logits, kin, owner, pair, config)
     back = _hard(logits.T, kin.T, pair, owner, config)
     return (forth + back) / 2
+
+
+def _kin(left_group: Tensor, owner_group: Tensor, right_group: Tensor | None) -> Tensor:
+    """(B, C) bool: whether a right row or its owner is of a left row's group: no negative of it."""
+    kin = left_group[:, None] == owner_group[None]
+    return kin if right_group is None else kin | (left_group[:, None] == right_group[None])
 
 
 def _hard(logits: Tensor, kin: Tensor, row: Tensor, column: Tensor, config: LossConfig) -> Tensor:
@@ -97,12 +106,18 @@ def _hard(logits: Tensor, kin: Tensor, row: Tensor, column: Tensor, config: Loss
 
 
 def _soft(
-    left: Tensor, right: Tensor, owner: Tensor, group: Tensor, scale: Tensor, config: LossConfig
+    left: Tensor,
+    right: Tensor,
+    owner: Tensor,
+    group: Tensor,
+    scale: Tensor,
+    config: LossConfig,
+    right_group: Tensor | None,
 ) -> Tensor:
     """Both directions with the targets of Eq. 5, over C pairs."""
     lowest = torch.finfo(left.dtype).min
     image, kind = left[owner], group[owner]  # (C, D), (C,)
-    kin = kind[:, None] == kind[None]  # (C, C)
+    kin = _kin(kind, kind, right_group)  # (C, C), row = image of a pair
     masked = config.same_image == "masked"
     hidden = kin & ~torch.eye(len(kin), dtype=torch.bool, device=kin.device) & masked
     with torch.set_grad_enabled(not config.detach_targets and torch.is_grad_enabled()):
@@ -120,7 +135,7 @@ def _soft(
     logits = scale * image @ right.T  # (C, C), row = image of a pair
     one = -(forth * logits.masked_fill(hidden, lowest).log_softmax(1)).sum(1)  # (C,), Eq. 3
     logits = scale * right @ left.T  # (C, B)
-    foreign = kind[:, None] == group[None]  # other images of the group
+    foreign = _kin(group, kind, right_group).T  # (C, B), other images of the group
     foreign = foreign & ~member.bool() & masked
     two = -(back * logits.masked_fill(foreign, lowest).log_softmax(1)).sum(1)  # (C,), Eq. 4
     return (one + two).mean() / 2

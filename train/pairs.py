@@ -32,9 +32,13 @@ class PairTable:
     """(P,) int64: position in the right bank of each pair's right item."""
     group: np.ndarray
     """(G,) int64: equal for left items that pairs connect, directly or over others; members of a
-    group are never negatives of each other. In an image-text set each image is its own group."""
+    group are never negatives of each other. In an image-text set each image is its own group. Where
+    a column tells what its items belong to (captions of an image), that is their group."""
     dropped: int = 0
     """Pairs left out because the cache lacks one of their items (it could not be encoded)."""
+    right_group: np.ndarray | None = None
+    """(P,) int64: group of each pair's right item, where pairs may lead from one group to another;
+    None where it is that of the left item."""
 
     @property
     def counts(self) -> np.ndarray:
@@ -45,10 +49,36 @@ class PairTable:
         """The table of some left items, given by their places in this one, in that order."""
         counts = self.counts[which]
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        right = self.right[runs(self.starts[which], counts)]
+        pairs = runs(self.starts[which], counts)
         return replace(
-            self, left=self.left[which], starts=starts, right=right, group=self.group[which]
+            self,
+            left=self.left[which],
+            starts=starts,
+            right=self.right[pairs],
+            group=self.group[which],
+            right_group=None if self.right_group is None else self.right_group[pairs],
         )
+
+    def closed(self) -> PairTable:
+        """The table without pairs that lead to other groups than its left items are of."""
+        if self.right_group is None:
+            return self
+        inside = np.isin(self.right_group, self.group)  # (P,)
+        counts = np.bincount(self.owner[inside], minlength=len(self.left))
+        kept = np.flatnonzero(counts)
+        return replace(
+            self,
+            left=self.left[kept],
+            starts=np.concatenate([[0], np.cumsum(counts[kept])]).astype(np.int64),
+            right=self.right[inside],
+            group=self.group[kept],
+            right_group=self.right_group[inside],
+        )
+
+    @property
+    def owner(self) -> np.ndarray:
+        """(P,) int64: place in `left` of each pair's left item."""
+        return np.repeat(np.arange(len(self.left)), self.counts)
 
 
 def runs(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -61,6 +91,9 @@ def runs(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def join(items: Items, left: Bank, right: Bank) -> PairTable:
     """The positive pairs of a split, as positions in the banks of its two columns.
 
+    Pairs that hold both ways round (`Pairs.symmetric`) are there both ways, once each, so that each
+    encoder sees either text.
+
     Args:
         items: With pairs; of labelled pairs only those of label 1 are taken.
         left: Bank over the pairs' left column.
@@ -72,27 +105,43 @@ def join(items: Items, left: Bank, right: Bank) -> PairTable:
     pairs = items.pairs
     assert pairs is not None  # choose_source takes data sets with pairs only
     rows = pairs.rows if pairs.labels is None else pairs.rows[pairs.labels == 1]  # (P, 2)
-    group = _groups(rows, pairs)
+    if pairs.symmetric:
+        rows = np.unique(np.concatenate([rows, rows[:, ::-1]]), axis=0)
+    groups = _groups(rows, items, pairs)  # (P, 2)
     at = np.stack([left.positions(rows[:, 0]), right.positions(rows[:, 1])], axis=1)
     there = (at >= 0).all(1)
     if not there.any():
         raise InputError(
             f"{items.dataset}/{items.split}: none of its {len(rows)} pairs has both items encoded"
         )
-    at, group = at[there], group[there]
+    at, groups = at[there], groups[there]
     order = np.lexsort((at[:, 1], at[:, 0]))
-    at, group = at[order], group[order]
+    at, groups = at[order], groups[order]
     lefts, first = np.unique(at[:, 0], return_index=True)
+    one, two = groups.T
     return PairTable(
         left=lefts,
         starts=np.append(first, len(at)).astype(np.int64),
         right=at[:, 1],
-        group=group[first],
+        group=one[first],
         dropped=int((~there).sum()),
+        right_group=None if np.array_equal(one, two) else two,
     )
 
 
-def _groups(rows: np.ndarray, pairs: Pairs) -> np.ndarray:
+def _groups(rows: np.ndarray, items: Items, pairs: Pairs) -> np.ndarray:
+    """(P, 2) int64: the group of each pair's items, left and right.
+
+    Of one column that tells groups, its own: connected components of pairs that lead from image to
+    image would soon be one giant.
+    """
+    column = items.columns.get(pairs.left) if pairs.left == pairs.right else None
+    if column is not None and column.groups is not None:
+        return column.groups[rows]
+    return np.repeat(_components(rows, pairs)[:, None], 2, axis=1)
+
+
+def _components(rows: np.ndarray, pairs: Pairs) -> np.ndarray:
     """(P,) int64: the connected component of each pair, in the graph of all items."""
     one = rows[:, 0]
     shift = 0 if pairs.left == pairs.right else int(one.max(initial=-1)) + 1
@@ -109,6 +158,8 @@ def _groups(rows: np.ndarray, pairs: Pairs) -> np.ndarray:
 
 def hold_out(table: PairTable, seed: int) -> tuple[PairTable, PairTable]:
     """Part a table into one to train on and one to validate on, groups kept whole.
+
+    Pairs that lead from a group of one part into the other are in neither.
 
     Args:
         table: G left items.
@@ -130,4 +181,10 @@ def hold_out(table: PairTable, seed: int) -> tuple[PairTable, PairTable]:
             f"{len(kinds)} unconnected groups of pairs are too few to train on and to validate on"
         )
     held = np.isin(kind, order[:taken])
-    return table.take(np.flatnonzero(~held)), table.take(np.flatnonzero(held))
+    rest, part = (table.take(np.flatnonzero(chosen)).closed() for chosen in (~held, held))
+    if min(len(np.unique(rest.group)), len(np.unique(part.group))) < 2:
+        raise InputError(
+            "too few pairs are left within what is trained on and what is held out of it; encode a "
+            "data set with a split to validate on, or mine more pairs"
+        )
+    return rest, part

@@ -26,9 +26,12 @@ def batch_loss(
     left: Tensor, right: Tensor, batch: Batch, scale: Tensor, config: LossConfig
 ) -> Tensor:
     """The contrastive loss of a batch whose items have been encoded, a scalar in nats."""
-    alone = len(np.unique(batch.group)) == len(batch.group)
+    crossing = batch.right_group is not None  # pairs lead from group to group
+    alone = len(np.unique(batch.group)) == len(batch.group) and not crossing
     group = None if alone else _tensor(batch.group, left)
-    return contrastive_loss(left, right, _tensor(batch.owner, left), group, scale, config)
+    right_group = None if batch.right_group is None else _tensor(batch.right_group, left)
+    owner = _tensor(batch.owner, left)
+    return contrastive_loss(left, right, owner, group, scale, config, right_group)
 
 
 @torch.inference_mode()
@@ -52,7 +55,7 @@ def validate(model: Aligner, data: PairedBanks, config: FitConfig) -> dict[str, 
         total += loss * len(batch.owner)
         pairs += len(batch.owner)
     kind = np.empty(len(rights), np.int64)
-    kind[place] = np.repeat(table.group, table.counts)
+    kind[place] = table.group[table.owner] if table.right_group is None else table.right_group
     recalls = recall(left, right, _tensor(table.group, left), _tensor(kind, left))
     mean = sum(recalls.values()) / len(recalls)
     return {"val_loss": total.item() / pairs, "val_recall": mean, **recalls}

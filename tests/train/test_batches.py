@@ -80,3 +80,11 @@ def test_both_modalities_of_a_pair_are_mixed_with_one_weight_and_the_same_other_
     torch.testing.assert_close(mixed_right, mixed_left[batch.owner])
     own = (mixed_left * left).sum(-1)
     assert bool((own >= 0.5).all()) and bool((own < 1).any())
+
+
+@pytest.mark.parametrize("unit", ["images", "pairs"])
+def test_each_right_item_keeps_the_group_it_is_of(unit):
+    table = PairTable(TABLE.left, TABLE.starts, TABLE.right, TABLE.group, 0, 7 * TABLE.right)
+    for batch in epoch_batches(table, config(batch_size=4, batch_unit=unit), epoch=1):
+        assert np.array_equal(batch.right_group, 7 * batch.right)
+    assert next(epoch_batches(TABLE, config(batch_size=4), epoch=1)).right_group is None

@@ -176,3 +176,68 @@ def test_temperature_is_the_exponential_of_a_learned_clamped_number():
 
 def test_a_fixed_temperature_is_no_parameter():
     assert not list(Temperature(ModelConfig(learn_scale=False)).parameters())
+
+
+def crossing():
+    """Four left rows of three groups; captions 1 and 4 are of another group than their owners."""
+    left, right, owner = unit(4, 8, 0), unit(6, 8, 1), [0, 0, 1, 2, 2, 3]
+    return left, right, owner, [5, 6, 6, 7], [5, 6, 6, 7, 5, 7]
+
+
+def kin(image_group, owner_group, own_group):
+    return image_group in (owner_group, own_group)
+
+
+def test_partners_from_another_group_are_no_negatives_of_that_group():
+    left, right, owner, group, own = crossing()
+    logits = 3.0 * left @ right.T
+    got, expected = {}, {}
+    for mode in SAME_IMAGE:
+        total = 0.0
+        for p, o in enumerate(owner):
+            for row, column, scores in (("left", p, logits[o]), ("right", o, logits.T[p])):
+                among = range(6) if row == "left" else range(4)
+                pairs = [(o, k) if row == "left" else (k, p) for k in among]
+                same = [kin(group[i], group[owner[c]], own[c]) for i, c in pairs]
+                if mode == "masked":
+                    kept = [k for k in among if k == column or not same[k]]
+                    total += scores[kept].logsumexp(0) - scores[column]
+                else:
+                    total += scores.logsumexp(0) - scores[[k for k in among if same[k]]].mean()
+        expected[mode] = float(total) / 12
+        config = LossConfig(targets="hard", same_image=mode)
+        tensors = (torch.tensor(owner), torch.tensor(group), torch.tensor(3.0))
+        got[mode] = contrastive_loss(left, right, *tensors, config, torch.tensor(own)).item()
+    assert got == pytest.approx(expected, rel=1e-5)
+
+
+def test_soft_targets_are_none_of_their_own_group_either():
+    left, right, owner, group, own = crossing()
+    x, tau = left[owner], 1 / 3.0
+    alike = (x @ x.T + right @ right.T) / (2 * tau)
+    logits, targets, total = x @ right.T / tau, torch.zeros(6, 6).double(), 0.0
+    for p in range(6):
+        kept = [q for q in range(6) if q == p or not kin(group[owner[p]], group[owner[q]], own[q])]
+        targets[p, kept] = alike[p, kept].softmax(0)
+        total -= targets[p, kept] @ logits[p, kept].log_softmax(0)
+    for p in range(6):
+        kept = [b for b in range(4) if b == owner[p] or not kin(group[b], group[owner[p]], own[p])]
+        mass = torch.stack([sum(targets[q, p] for q in range(6) if owner[q] == b) for b in kept])
+        total -= mass @ (left[kept] @ right[p] / tau).log_softmax(0)
+    config = LossConfig(
+        targets="soft", soft_scale="divide", same_image="masked", renormalise_targets=False
+    )
+    tensors = (torch.tensor(owner), torch.tensor(group), torch.tensor(3.0))
+    got = contrastive_loss(left, right, *tensors, config, torch.tensor(own))
+    assert got.item() == pytest.approx(float(total) / 12, rel=1e-5)
+
+
+@pytest.mark.parametrize("targets", ["soft", "hard"])
+@pytest.mark.parametrize("mode", SAME_IMAGE)
+def test_groups_of_captions_that_are_their_owners_change_nothing(targets, mode):
+    left, right, owner, group, _ = crossing()
+    tensors = (torch.tensor(owner), torch.tensor(group), torch.tensor(3.0))
+    config = LossConfig(targets=targets, same_image=mode)
+    theirs = torch.tensor(group)[torch.tensor(owner)]
+    one, two = (contrastive_loss(left, right, *tensors, config, own) for own in (None, theirs))
+    assert one.item() == pytest.approx(two.item())

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from cbmf.cache.errors import InputError
-from cbmf.cache.items import Items, Pairs
+from cbmf.cache.items import Column, Items, Pairs
 from cbmf.train.bank import Bank
 from cbmf.train.pairs import PairTable, hold_out, join, runs
 
@@ -106,3 +106,61 @@ def test_too_few_groups_to_hold_out_are_refused():
 
 def test_runs():
     assert runs(np.array([5, 9, 0]), np.array([2, 0, 3])).tolist() == [5, 6, 0, 1, 2]
+
+
+def captions(rows, groups, mined="{}"):
+    """Mined pairs of captions; caption i is of image groups[i]."""
+    digests = np.zeros((len(groups), 32), np.uint8)
+    names = [str(i) for i in range(len(groups))]
+    column = Column("text", names, names, digests, groups=np.array(groups))
+    return Items("d", "train", {"text": column}, Pairs("text", "text", np.array(rows), mined=mined))
+
+
+def test_mined_pairs_are_seen_both_ways_and_identity_pairs_once():
+    whole = bank(range(4))
+    table = join(captions([(0, 0), (0, 1), (0, 2), (3, 3)], [0, 0, 0, 1]), whole, whole)
+    assert listed(table) == [(0, [0, 1, 2]), (1, [0]), (2, [0]), (3, [3])]
+
+
+def test_paraphrases_hold_both_ways_and_pairs_of_ones_own_stay_as_they_are():
+    rows, whole = [(0, 1), (2, 1), (1, 0)], bank(range(3))
+    judged = items(rows, "text", "text", np.array([1, 1, 1]))
+    assert listed(join(judged, whole, whole)) == [(0, [1]), (1, [0, 2]), (2, [1])]
+    own = items(rows, "text", "text")
+    assert listed(join(own, whole, whole)) == [(0, [1]), (1, [0]), (2, [1])]
+
+
+def test_a_pair_that_one_bank_lacks_one_way_is_there_the_other_way():
+    table = join(captions([(0, 1), (2, 3)], [0, 0, 1, 1]), bank([0, 2, 3]), bank(range(4)))
+    assert listed(table) == [(0, [1]), (1, [3]), (2, [2])]
+    assert table.dropped == 1
+
+
+def test_captions_of_one_image_are_a_group_whether_pairs_connect_them_or_not():
+    rows = [(0, 1), (2, 3), (1, 4), (4, 5)]
+    table = join(captions(rows, [8, 8, 8, 8, 9, 9]), bank(range(6)), bank(range(6)))
+    assert table.group.tolist() == [8, 8, 8, 8, 9, 9]
+    assert listed(table)[1] == (1, [0, 4]) and table.right_group[1:3].tolist() == [8, 9]
+    within = join(captions(rows[:2], [8, 8, 8, 8, 9, 9]), bank(range(6)), bank(range(6)))
+    assert within.right_group is None
+
+
+def test_no_pair_leads_from_what_is_trained_on_to_what_is_held_out():
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(100), 5)
+    rows = np.unique(np.sort(random.integers(0, 500, (2000, 2)), axis=1), axis=0)
+    whole = join(captions(rows, groups), bank(range(500)), bank(range(500)))
+    rest, held = hold_out(whole, seed=0)
+    for part in (rest, held):
+        assert set(part.right_group) <= set(part.group)
+        assert np.array_equal(part.group, groups[part.left])
+        assert np.array_equal(part.right_group, groups[part.right])
+        assert (part.counts > 0).all() and part.counts.sum() == len(part.right)
+        assert {(x, y) for x, ys in listed(part) for y in ys} <= {
+            (x, y) for a, b in rows for x, y in ((a, b), (b, a))
+        }
+    assert not set(rest.group) & set(held.group) and len(held.left) >= 8
+    kept = {(x, y) for x, ys in listed(rest) for y in ys}
+    inside = np.isin(groups, rest.group)
+    for a, b in rows:
+        assert ((a, b) in kept) == (inside[a] and inside[b])
