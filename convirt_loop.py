@@ -98,6 +98,9 @@ class Training:
         """
         self.config, self.data, self.folder, self.report = config, data, folder, report
         self.accelerator = _accelerator(device, config.precision)
+        if self.device.type == "cpu":
+            for tower in towers:  # with gradients a quarter faster there than the fused kernel
+                tower.set_plain_attention()
         heads = cast(ConVIRT, build_model([encoder_spec(t.encoder) for t in towers], config))
         model = DualEncoder(*towers, heads)
         optimizer = build_optimizer(model, config, encoder_lr)

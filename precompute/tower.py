@@ -67,6 +67,11 @@ class Tower(nn.Module):
         cls, patches = split_image_tokens(hidden, self.encoder.patch_count(pixels))
         return pool_image(pool, cls, patches, None).flatten(1)
 
+    def set_plain_attention(self) -> None:
+        """Attention as plain matrix products: the same numbers up to rounding, more memory."""
+        model: Any = self.model
+        model.set_attn_implementation("eager")
+
     def picture(self, source: ImageSource) -> np.ndarray:
         """A picture resized and cropped for this encoder, (3, H, W) uint8.
 
