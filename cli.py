@@ -94,6 +94,9 @@ CacheOption = Annotated[
 ]
 
 
+MINING_PANEL = "Pairs of captions that mean the same, mined (coco-text, flickr8k-text)"
+
+
 def _root(cache: str) -> Path | None:
     return Path(cache) if cache else None
 
@@ -118,8 +121,8 @@ def precompute(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="coco, flickr8k, pairs, imagefolder, cifar10, cifar100, tiny-imagenet, qqp, mrpc, "
-            "stsb, or demo."
+            help="coco, flickr8k, coco-text, flickr8k-text, pairs, imagefolder, cifar10, cifar100, "
+            "tiny-imagenet, qqp, mrpc, stsb, or demo."
         ),
     ],
     root: Annotated[
@@ -132,7 +135,11 @@ def precompute(
     cache: CacheOption = "",
     text: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Text encoder: hub name or folder. May be repeated."),
+        typer.Option(
+            metavar="NAME",
+            help="Text encoder: hub name or folder, @layer=3 behind it for another layer. May be "
+            "repeated.",
+        ),
     ] = None,
     image: Annotated[
         list[str] | None,
@@ -193,6 +200,39 @@ def precompute(
         bool,
         typer.Option("--karpathy", help="With --download of coco or flickr8k: Karpathy's split."),
     ] = False,
+    miner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=MINING_PANEL,
+            help="Sentence encoder. Default: sentence-transformers/all-MiniLM-L6-v2.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(rich_help_panel=MINING_PANEL, help="Cosine that makes a pair. Default: 0.7."),
+    ] = None,
+    candidates: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=MINING_PANEL,
+            help="image: captions of one image (the default). all: any two of a split.",
+        ),
+    ] = None,
+    partners: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=MINING_PANEL, help="With all: the best of each caption. Default: 5."
+        ),
+    ] = None,
+    identity: Annotated[
+        bool | None,
+        typer.Option(
+            "--identity/--no-identity",
+            rich_help_panel=MINING_PANEL,
+            help="Each caption with itself too. Default: no.",
+        ),
+    ] = None,
 ) -> None:
     """Stage 1: run frozen encoders over a data set once and keep their embeddings.
 
@@ -201,6 +241,7 @@ def precompute(
     if karpathy and not download:
         raise typer.BadParameter("goes with --download", param_hint="--karpathy")
     from .precompute.encoders import EncoderOptions
+    from .precompute.mining import MiningOptions
     from .precompute.pipeline import PrecomputeOptions
     from .precompute.stage import Request
     from .precompute.stage import precompute as run
@@ -224,6 +265,14 @@ def precompute(
         max_failures=max_failures,
         retry_failed=retry_failed,
     )
+    asked: dict[str, Any] = {
+        "miner": miner,
+        "threshold": threshold,
+        "candidates": candidates,
+        "partners": partners,
+        "identity": identity,
+    }
+    mining = {name: value for name, value in asked.items() if value is not None}
     request = Request(
         dataset=dataset,
         root=root,
@@ -235,6 +284,7 @@ def precompute(
         dry_run=dry_run,
         download=download,
         karpathy=karpathy,
+        mining=MiningOptions(**mining) if mining else None,
     )
     with console.Ticker() as ticker:
         summary = run(request, console.PrecomputeReporter(ticker))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .evaluate.suite import Evaluation
     from .precompute.datasets.obtain import Errand
     from .precompute.datasets.source import SourceDataset
+    from .precompute.encoders import FrozenEncoder
+    from .precompute.mining import Mined
     from .precompute.pipeline import Progress as Encoding
     from .precompute.pipeline import SplitPlan, StreamPlan
     from .precompute.stage import Summary
@@ -162,8 +164,8 @@ class PrecomputeReporter:
         streams = [stream for split in plans for stream in split.streams]
         for encoder in {id(s.encoder): s.encoder for s in streams}.values():
             line(
-                f"{encoder.modality} encoder {encoder.name}: {encoder.pool} pooling, "
-                f"on {encoder.device} in {encoder.precision}"
+                f"{encoder.modality} encoder {encoder.name}: {_layer(encoder)}{encoder.pool} "
+                f"pooling, on {encoder.device} in {encoder.precision}"
             )
         for stream in streams:
             self._stream(stream)
@@ -187,6 +189,19 @@ class PrecomputeReporter:
             self.ticker.line(f"    differs from {stream.near[0]}, which stays, in")
             for difference in stream.near[1]:
                 self.ticker.line(f"      {difference}")
+
+    def mining(self, split: str, done: int, total: int) -> None:
+        """Texts are compared with each other."""
+        self.ticker.update(f"mining {split} pairs", done, total)
+
+    def mined(self, mined: Mined) -> None:
+        """Say how many pairs were found."""
+        same = f" and {mined.identity:,} of a caption with itself" if mined.identity else ""
+        self.ticker.line(
+            f"{mined.split}: {mined.pairs:,} pairs{same} mined from {mined.texts:,} captions, at a "
+            f"cosine of {mined.threshold} or more; {mined.paired / mined.texts:.1%} of them have a "
+            "partner"
+        )
 
     def progress(self, stream: StreamPlan, progress: Encoding) -> None:
         """Move the bar."""
@@ -213,6 +228,11 @@ class PrecomputeReporter:
                 f"{duration(progress.seconds)} ({rate:,.0f} items/s), "
                 f"{gib(progress.written_bytes)} written"
             )
+
+
+def _layer(encoder: FrozenEncoder) -> str:
+    layer = encoder.options.layer
+    return "" if layer == -1 else f"layer {layer}, "
 
 
 def _plural(column: str) -> str:

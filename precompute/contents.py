@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -50,6 +50,8 @@ def build_items(
             split = without(split, name, {i: s for i, s in found.items() if isinstance(s, str)})
     ordered, pairs = arrange(split)
     columns = {n: _column(column, seen.get(n)) for n, column in ordered.columns.items()}
+    if not seen:  # images beside texts tell by their pairs which texts belong together
+        columns = {n: _grouped(columns[n], column) for n, column in ordered.columns.items()}
     left_out = [(entry.column, entry.item_id, entry.reason) for entry in ordered.left_out]
     items = Items(
         dataset=dataset,
@@ -61,6 +63,15 @@ def build_items(
         left_out=sorted(left_out),
     )
     return items, ordered
+
+
+def _grouped(column: Column, source: SourceColumn) -> Column:
+    """The column with what its items belong to, numbered in order, where the source tells it."""
+    if source.groups is None:
+        return column
+    numbers: dict[str, int] = {}
+    groups = [numbers.setdefault(group, len(numbers)) for group in source.groups]
+    return replace(column, groups=np.array(groups, np.int64))
 
 
 def _memory(known: Items | None, name: str) -> dict[tuple[str, int, int], bytes]:

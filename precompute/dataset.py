@@ -177,7 +177,8 @@ def limited(split: Split, limit: int) -> Split:
     """A trial's worth of a split: about `limit` items, the same ones every time.
 
     Of an image-text set `limit` images with all their captions; of a labelled set `limit` images
-    and every prompt; of sentence pairs `limit` pairs. Chosen by the hash of the id.
+    and every prompt; of sentence pairs `limit` pairs; of captions alone those of `limit` images.
+    Chosen by the hash of the id.
     """
     if "image" in split.columns:
         ids = split.columns["image"].ids
@@ -189,7 +190,10 @@ def limited(split: Split, limit: int) -> Split:
         columns = {name: _subset(column, used) for name, column in split.columns.items()}
         return replace(split, columns=columns, pairs=pairs)
     name, column = next(iter(split.columns.items()))
-    return _narrowed(split, name, set(sorted(column.ids, key=hash_key)[:limit]))
+    groups = column.groups or column.ids
+    chosen = set(sorted(set(groups), key=hash_key)[:limit])
+    of_group = zip(groups, column.ids, strict=True)
+    return _narrowed(split, name, {item_id for group, item_id in of_group if group in chosen})
 
 
 def _narrowed(split: Split, column: str, ids: set[str]) -> Split:

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from ..cache.errors import InputError
+from ..cache.files import value_digest
 from .pooling import POOLS, pool_grid, pool_image, pool_text, split_image_tokens
 from .scenes import DEMO_ENCODERS as SHIPPED
 from .scenes import demo_encoder
 
 DEFAULT_ENCODERS = {"text": "bert-base-uncased", "image": "google/vit-base-patch16-224"}
 """The paper's encoders."""
+DEFAULT_TEXT_PAIR = ("bert-base-uncased", "roberta-base")
+"""The paper's two encoders of texts."""
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -62,6 +65,22 @@ class EncoderOptions:
             raise InputError("--grid is about tokens; add --layout tokens, or leave it out")
 
 
+def with_layer(name: str, options: EncoderOptions) -> tuple[str, EncoderOptions]:
+    """The encoder's name and options of `NAME@layer=3`, or of a name alone.
+
+    Raises:
+        InputError: If the layer is no number.
+    """
+    whole, mark, layer = name.rpartition("@layer=")
+    if not mark:
+        return name, options
+    if not whole or not re.fullmatch(r"-?\d+", layer):
+        raise InputError(
+            f"encoder {name}: expected NAME@layer=NUMBER, as bert-base-uncased@layer=8"
+        )
+    return whole, replace(options, layer=int(layer))
+
+
 @dataclass(frozen=True)
 class Encoded:
     """What an encoder gives for a batch, float32 on the CPU."""
@@ -88,7 +107,7 @@ class FrozenEncoder:
         """
         name = str(demo_encoder(name)) if name in SHIPPED else name
         self.name, self.modality, self.options = name, modality, options
-        self.short_name = re.sub(r"[^\w.+-]+", "-", name.rstrip("/").split("/")[-1]) or modality
+        self.short_name = _short_name(name, options.layer) or modality
         self.device = _device(options.device)
         self.precision = _precision(options.precision, self.device)
         self.model, missing = _load_model(name, modality)
@@ -122,6 +141,11 @@ class FrozenEncoder:
         if self.modality == "text":
             described["max_length"] = self.max_length
         return described
+
+    @property
+    def identity(self) -> str:
+        """`Stream.identity` of what it encodes."""
+        return value_digest(self.made_of)
 
     @property
     def max_length(self) -> int:
@@ -214,6 +238,12 @@ class FrozenEncoder:
             hidden = output.last_hidden_state
         pooler = getattr(output, "pooler_output", None)
         return hidden.float(), None if pooler is None else pooler.float().flatten(1)
+
+
+def _short_name(name: str, layer: int) -> str:
+    """The last part of a name; an inner layer is an encoder of its own in a cache, and says so."""
+    last = re.sub(r"[^\w.+-]+", "-", name.rstrip("/").split("/")[-1])
+    return last if layer == -1 else f"{last}.layer{layer}"
 
 
 def _device(wanted: str) -> torch.device:

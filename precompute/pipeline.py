@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -22,6 +22,7 @@ from ..cache.writer import StreamWriter, plan_shard_rows
 from .contents import build_items
 from .dataset import SourceColumn, Split, limited
 from .encoders import EncoderOptions, FrozenEncoder
+from .mined import is_cached, with_pairs_of
 
 SAMPLE = 256
 """Texts that are tokenised to estimate the size of a stream."""
@@ -129,6 +130,7 @@ def plan(
     cache: Cache,
     options: PrecomputeOptions,
     report: Callable[[int, int], None] = lambda done, total: None,
+    miner: FrozenEncoder | None = None,
 ) -> SplitPlan:
     """What is to be encoded of a split. Its images are digested, nothing is written yet.
 
@@ -139,6 +141,8 @@ def plan(
         cache: Where embeddings lie.
         options: How they are made and stored.
         report: Called now and then with how many images are digested, of how many.
+        miner: Sentence encoder of whose vectors the pairs will be mined. They are made first; if
+            it is none of the encoders, pooled in float16, or not at all where the cache has them.
 
     Raises:
         InputError: If the split has nothing to encode.
@@ -147,9 +151,16 @@ def plan(
     split = limited(split, options.limit) if options.limit else split
     known = _known(cache.folder(name, split.name) / ITEMS_NAME)
     items, ordered = build_items(name, split, known, report)
+    own = {encoder: options for encoder in encoders}
+    if miner is not None:
+        items = with_pairs_of(known, items)
+        if miner in own:
+            own = {miner: options, **own}
+        elif not is_cached(miner, items, cache):
+            own = {miner: replace(options, dtype="float16"), **own}
     streams = [
-        _plan_stream(items, column, ordered.columns[column], encoder, cache, options)
-        for encoder in encoders
+        _plan_stream(items, column, ordered.columns[column], encoder, cache, of_encoder)
+        for encoder, of_encoder in own.items()
         for column in ordered.columns
         if ordered.columns[column].modality == encoder.modality
     ]

@@ -10,13 +10,21 @@ from typing import Protocol
 
 from ..cache.catalog import Cache
 from ..cache.errors import InputError
+from ..cache.items import Items
 from ..cache.stream import Stream
 from .datasets.obtain import FetchReporter, obtain
 from .datasets.registry import read_dataset
 from .datasets.source import SourceDataset
 from .demo import DEMO, DEMO_ENCODERS, read_demo
 from .encode import encode_stream
-from .encoders import DEFAULT_ENCODERS, FrozenEncoder
+from .encoders import (
+    DEFAULT_ENCODERS,
+    DEFAULT_TEXT_PAIR,
+    FrozenEncoder,
+    with_layer,
+)
+from .mined import is_mined, load_miner, mine_pairs, require_minable
+from .mining import Mined, MiningOptions
 from .pipeline import PrecomputeOptions, Progress, SplitPlan, StreamPlan, plan, prepare
 
 
@@ -30,7 +38,7 @@ class Request:
     splits: tuple[str, ...] | None = None
     """Only these splits; None: all there are."""
     text: tuple[str, ...] = ()
-    """Text encoders: hub names or folders."""
+    """Text encoders: hub names or folders, with `@layer=3` behind for another layer."""
     image: tuple[str, ...] = ()
     """Image encoders. With neither, the paper's encoders for the modalities of the data set."""
     cache_root: Path | None = None
@@ -41,6 +49,8 @@ class Request:
     """Fetch first what is missing of the data set."""
     karpathy: bool = False
     """With `download`: Karpathy's split file too."""
+    mining: MiningOptions | None = None
+    """Of `coco-text` and its like, which captions make a pair; None: the defaults."""
 
 
 class Reporter(FetchReporter, Protocol):
@@ -52,6 +62,14 @@ class Reporter(FetchReporter, Protocol):
 
     def planned(self, source: SourceDataset, plans: list[SplitPlan], cache: Cache) -> None:
         """The plan stands; nothing is encoded yet."""
+        ...
+
+    def mining(self, split: str, done: int, total: int) -> None:
+        """Texts are compared with each other."""
+        ...
+
+    def mined(self, mined: Mined) -> None:
+        """The pairs of a split stand."""
         ...
 
     def progress(self, stream: StreamPlan, progress: Progress) -> None:
@@ -77,6 +95,8 @@ class Summary:
     over_limit: list[str]
     """Streams in which more items failed than `max_failures` allows."""
     seconds: float
+    mined: list[Mined] = field(default_factory=list)
+    """Of each split whose pairs are mined."""
 
 
 def precompute(request: Request, reporter: Reporter) -> Summary:
@@ -88,22 +108,32 @@ def precompute(request: Request, reporter: Reporter) -> Summary:
         DiskFullError: If the disk is too small, or fills up.
     """
     began = time.monotonic()
+    require_minable(request.dataset, request.mining)
     if request.download and not _fetch(request, reporter):
         return Summary([], 0, 0, 0, [], time.monotonic() - began)  # a dry run, with nothing to read
     sources = _read(request)
     encoders = _encoders(request, sources)
+    miner = load_miner(request.dataset, request.mining, request.options.encoder, encoders)
     streams: list[Stream] = []
+    mined: list[Mined] = []
     encoded = left_out = 0
     for source in sources:
-        plans = _plan(request, source, encoders, reporter)
+        plans = _plan(request, source, encoders, miner, reporter)
         left_out += sum(len(split.items.left_out) for split in plans)
         if request.dry_run:
             continue
         prepare(plans, Cache(request.cache_root))
-        for stream_plan in [stream for split in plans for stream in split.streams]:
-            stream, count = _run(stream_plan, request.options, reporter)
-            streams.append(stream)
-            encoded += count
+        for split in plans:
+            waiting = miner
+            for stream_plan in split.streams:
+                if waiting is not None and stream_plan.encoder is not waiting:
+                    mined.append(_mine(request, split.items, waiting, reporter))
+                    waiting = None
+                stream, count = _run(stream_plan, request.options, reporter)
+                streams.append(stream)
+                encoded += count
+            if waiting is not None:
+                mined.append(_mine(request, split.items, waiting, reporter))
     return Summary(
         streams=streams,
         encoded=encoded,
@@ -111,6 +141,7 @@ def precompute(request: Request, reporter: Reporter) -> Summary:
         left_out=left_out,
         over_limit=[s.path.name for s in streams if _over(s, request.options.max_failures)],
         seconds=time.monotonic() - began,
+        mined=mined,
     )
 
 
@@ -143,21 +174,34 @@ def _encoders(request: Request, sources: Sequence[SourceDataset]) -> list[Frozen
     if not request.text and not request.image:
         defaults = DEMO_ENCODERS if request.dataset == DEMO else DEFAULT_ENCODERS
         names = {modality: (defaults[modality],) for modality in modalities}
+        if is_mined(request.dataset):
+            names = {"text": DEFAULT_TEXT_PAIR}
     for modality in names:
         if names[modality] and modality not in modalities:
             raise InputError(f"{request.dataset} has no {modality}s; leave --{modality} out")
     options = request.options.encoder
     return [
-        FrozenEncoder(name, modality, options)
+        FrozenEncoder(name, modality, own)
         for modality, chosen in sorted(names.items())
-        for name in dict.fromkeys(chosen)
+        for name, own in dict.fromkeys(with_layer(name, options) for name in chosen)
     ]
+
+
+def _mine(request: Request, items: Items, miner: FrozenEncoder, reporter: Reporter) -> Mined:
+    def report(done: int, total: int) -> None:
+        reporter.mining(items.split, done, total)
+
+    options, again = request.mining or MiningOptions(), request.options.retry_failed
+    mined = mine_pairs(Cache(request.cache_root), items, miner, options, again, report)
+    reporter.mined(mined)
+    return mined
 
 
 def _plan(
     request: Request,
     source: SourceDataset,
     encoders: Sequence[FrozenEncoder],
+    miner: FrozenEncoder | None,
     reporter: Reporter,
 ) -> list[SplitPlan]:
     cache = Cache(request.cache_root)
@@ -167,7 +211,8 @@ def _plan(
         def digesting(done: int, total: int, name: str = split.name) -> None:
             reporter.digesting(name, done, total)
 
-        plans.append(plan(source.name, split, encoders, cache, request.options, digesting))
+        options = request.options
+        plans.append(plan(source.name, split, encoders, cache, options, digesting, miner))
     reporter.planned(source, plans, cache)
     return plans
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from ...cache.errors import InputError
@@ -43,7 +43,8 @@ def caption_split(
         InputError: If a caption id stands twice, or nothing usable remains.
     """
     left = list(left_out)
-    taken, texts = _take(images, captions, left, where)
+    there = {image_id for image_id, image in images.items() if not isinstance(image, str)}
+    taken, texts = _take(there, captions, left, where)
     described = {caption.image_id for caption in taken}
     for image_id, image in images.items():
         if isinstance(image, str):
@@ -68,18 +69,46 @@ def caption_split(
     )
 
 
+def text_split(
+    name: str,
+    images: Container[str],
+    captions: Iterable[Caption],
+    left_out: Iterable[LeftOut],
+    where: str,
+) -> Split:
+    """A split of captions alone, grouped by their images, which need not be there. No pairs yet.
+
+    Args:
+        name: Name of the split.
+        images: Ids of the split's images; other captions are passed over.
+        captions: Captions, in any order.
+        left_out: What the reading of the files has left out.
+        where: File or folder, for error lines.
+
+    Raises:
+        InputError: If a caption id stands twice, or nothing usable remains.
+    """
+    left = list(left_out)
+    taken, texts = _take(images, captions, left, where)
+    if not taken:
+        raise InputError(f"{where}: no caption in split {name!r}; {first_reason(left)}")
+    groups = [caption.image_id for caption in taken]
+    column = SourceColumn("text", [c.item_id for c in taken], texts, groups)
+    return Split(name=name, columns={"text": column}, left_out=left)
+
+
 def _take(
-    images: Mapping[str, ImageSource | str],
+    images: Container[str],
     captions: Iterable[Caption],
     left: list[LeftOut],
     where: str,
 ) -> tuple[list[Caption], list[str]]:
-    """The usable captions of images that are there, and their trimmed texts."""
+    """The usable captions of these images, and their trimmed texts."""
     seen: set[str] = set()
     taken: list[Caption] = []
     texts: list[str] = []
     for caption in captions:
-        if isinstance(images.get(caption.image_id, NO_FILE), str):
+        if caption.image_id not in images:
             continue
         if caption.item_id in seen:
             raise InputError(

@@ -19,7 +19,12 @@ from .source import SPLIT_ORDER, MissingError, SourceDataset, chosen_splits, enc
 from .text_files import read_json
 
 _PARTS = ("train", "val")
-_KARPATHY = ("dataset_coco.json", "karpathy/dataset_coco.json", "annotations/dataset_coco.json")
+KARPATHY_FILES = (
+    "dataset_coco.json",
+    "karpathy/dataset_coco.json",
+    "annotations/dataset_coco.json",
+)
+"""Where Karpathy's split file may lie."""
 _UNFIT = "not as in COCO's captions ('images' with id and file_name, 'annotations' with id, image_id and caption)"  # noqa: E501
 
 
@@ -39,13 +44,13 @@ def read_coco2014(home: Path, asked: Sequence[str] | None) -> SourceDataset:
 
 
 def _read(home: Path, asked: Sequence[str] | None, years: Sequence[str]) -> SourceDataset:
-    karpathy = first_file(home, _KARPATHY)
+    karpathy = first_file(home, KARPATHY_FILES)
     halves: list[MissingError] = []
     for year in years:
         folders = _image_folders(home, year)
         if karpathy is not None and folders:
             return _karpathy(home, asked, year, karpathy, folders)
-        tables = _caption_files(home, year)
+        tables = caption_files(home, year)
         if any(part in tables for part in folders):
             return _official(home, asked, year, tables, folders)
         if karpathy is not None or folders or tables:
@@ -63,7 +68,8 @@ def _image_folders(home: Path, year: str) -> dict[str, Path]:
     return {part: folder for part, folder in found.items() if folder is not None}
 
 
-def _caption_files(home: Path, year: str) -> dict[str, Path]:
+def caption_files(home: Path, year: str) -> dict[str, Path]:
+    """By official split the file of captions, of those that are there."""
     names = {p: f"captions_{p}{year}.json" for p in _PARTS}
     found = {p: first_file(home, (f"annotations/{name}", name)) for p, name in names.items()}
     return {part: path for part, path in found.items() if path is not None}
@@ -108,20 +114,20 @@ def _official_split(home: Path, name: str, table: Path, folder: Path) -> Split:
     document = read_json(table)
     here = file_names(folder)
     images: dict[str, ImageSource | str] = {}
-    for image_id, file_name in _records(table, document, "images", "id", "file_name"):
+    for image_id, file_name in records(table, document, "images", "id", "file_name"):
         if image_id in images:
             raise InputError(f"{table}: image id {image_id} stands twice; get the file again")
         images[image_id] = _located(home, {folder: here}, [str(file_name)])
     captions = (
         Caption(item_id, str(image_id), text)
-        for item_id, image_id, text in _records(
+        for item_id, image_id, text in records(
             table, document, "annotations", "id", "image_id", "caption"
         )
     )
     return caption_split(name, images, captions, [], str(table))
 
 
-def _records(table: Path, document: Any, key: str, *fields: str) -> Iterator[tuple[Any, ...]]:
+def records(table: Path, document: Any, key: str, *fields: str) -> Iterator[tuple[Any, ...]]:
     """The fields of each entry of the list `key`; the first of them, the id, as a string."""
     entries = document.get(key) if isinstance(document, dict) else None
     if not isinstance(entries, list):

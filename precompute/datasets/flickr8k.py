@@ -23,15 +23,18 @@ from .text_files import place, read_csv, read_lines
 
 _FOLDERS = ("Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "images")
 _TEXT_FOLDERS = ("", "Flickr8k_text/", "text/", "Flickr8k_text/Flickr8k_text/")
-_LISTS = {
+LISTS = {
     "train": "Flickr_8k.trainImages.txt",
     "val": "Flickr_8k.devImages.txt",
     "test": "Flickr_8k.testImages.txt",
 }
+"""The official list of each split's images."""
 _SHARES = {"train": 0.75, "val": 0.125, "test": 0.125}
 _TOKENS = "Flickr8k.token.txt"
 _KAGGLE = "captions.txt"
 _KARPATHY = "dataset_flickr8k.json"
+CAPTIONS = f"captions ({_TOKENS}, {_KAGGLE} or {_KARPATHY})"
+"""Files of captions, in words."""
 
 
 def read_flickr8k(home: Path, asked: Sequence[str] | None) -> SourceDataset:
@@ -42,13 +45,17 @@ def read_flickr8k(home: Path, asked: Sequence[str] | None) -> SourceDataset:
     """
     folder = _image_folder(home)
     left_out: list[LeftOut] = []
-    captions, table, karpathy = _captions(home, folder, left_out)
+    found = read_captions(home, left_out)
+    if found is None:
+        needed = CAPTIONS if folder else f"{_FOLDERS[0]}/ with {CAPTIONS}"
+        raise MissingError(needed, home, f"{folder.name}/" if folder else "")
+    captions, table, karpathy = found
     if folder is None:
         raise MissingError(f"folder of images ({', '.join(_FOLDERS)})", home, table.name)
     here = file_names(folder)
-    split_of, notes = _split_of(home, captions, karpathy, here)
+    split_of, notes = split_images(home, captions, karpathy, here)
     there = [name for name in SPLIT_ORDER if name in split_of.values()]
-    gaps = {name: f"no {_LISTS[name]}" for name in SPLIT_ORDER if name not in there}
+    gaps = {name: f"no {LISTS[name]}" for name in SPLIT_ORDER if name not in there}
     chosen = chosen_splits(there, asked, home, gaps)
     below = folder.relative_to(home).as_posix()
     images: dict[str, dict[str, ImageSource | str]] = {name: {} for name in chosen}
@@ -71,10 +78,18 @@ def _image_folder(home: Path) -> Path | None:
     return folder and (first_folder(folder, _FOLDERS) or folder)
 
 
-def _captions(
-    home: Path, folder: Path | None, left_out: list[LeftOut]
-) -> tuple[list[Caption], Path, dict[str, str] | None]:
-    """All captions, the file they stand in, and Karpathy's split of each image, if any."""
+def read_captions(
+    home: Path, left_out: list[LeftOut]
+) -> tuple[list[Caption], Path, dict[str, str] | None] | None:
+    """All captions, the file they stand in, and Karpathy's split of each image, if any.
+
+    Args:
+        home: Where Flickr8k lies.
+        left_out: Receives what cannot be read.
+
+    Returns:
+        None if there is no file of captions.
+    """
     texts = [first_file(home, [f + name for f in _TEXT_FOLDERS]) for name in (_TOKENS, _KAGGLE)]
     splits = first_file(home, [f"{f}{_KARPATHY}" for f in (*_TEXT_FOLDERS, "karpathy/")])
     entries = read_karpathy(splits) if splits else []
@@ -90,9 +105,7 @@ def _captions(
             for number, (_, text) in enumerate(entry.captions)
         ]
         return captions, splits, karpathy
-    found = f"{folder.name}/" if folder else ""
-    images = "" if folder else f"{_FOLDERS[0]}/ with "
-    raise MissingError(f"{images}captions ({_TOKENS}, {_KAGGLE} or {_KARPATHY})", home, found)
+    return None
 
 
 def _token_captions(path: Path, left_out: list[LeftOut]) -> list[Caption]:
@@ -126,14 +139,21 @@ def _kaggle_captions(path: Path, left_out: list[LeftOut]) -> list[Caption]:
     ]
 
 
-def _split_of(
+def split_images(
     home: Path,
     captions: Iterable[Caption],
     karpathy: Mapping[str, str] | None,
     here: set[str],
 ) -> tuple[dict[str, str], list[str]]:
-    """By image name its split, and what to note about it."""
-    paths = {n: first_file(home, [f + _LISTS[n] for f in _TEXT_FOLDERS]) for n in SPLIT_ORDER}
+    """By image name its split, and what to note about it.
+
+    Args:
+        home: Where Flickr8k lies.
+        captions: All captions.
+        karpathy: Karpathy's split of each image, if his file is there.
+        here: Names of the images that are there.
+    """
+    paths = {n: first_file(home, [f + LISTS[n] for f in _TEXT_FOLDERS]) for n in SPLIT_ORDER}
     if not any(paths.values()):
         if karpathy is not None:
             return dict(karpathy), [f"no official split lists: Karpathy's split ({_KARPATHY})"]
@@ -148,5 +168,5 @@ def _split_of(
                 raise InputError(
                     f"{path}: {image!r} is listed in {split_of[image]} too; get the lists again"
                 )
-    notes = [f"split {n} is not read: no {_LISTS[n]}" for n, path in paths.items() if path is None]
+    notes = [f"split {n} is not read: no {LISTS[n]}" for n, path in paths.items() if path is None]
     return split_of, notes

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...cache.errors import InputError
+from .caption_texts import read_coco_text, read_flickr8k_text
 from .cifar import read_cifar10, read_cifar100
 from .class_folders import read_imagefolder
 from .coco import read_coco, read_coco2014, read_coco2017
@@ -27,6 +28,7 @@ __all__ = ["DATASETS", "Reader", "SourceDataset", "read_dataset"]
 DATA_VARIABLE = "CBMF_DATA"
 _COCO = "https://cocodataset.org/#download"
 _GLUE = "https://dl.fbaipublicfiles.com/glue/data"
+_COCO_FOLDERS = ("coco", "mscoco", "coco2017", "coco2014", "cococaptions")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Reader:
     read: Callable[[Path, Sequence[str] | None], SourceDataset]
     """From its folder (or file) and the splits asked for (None for all)."""
     kind: str
-    """`image-text`, `labelled` or `sentence-pairs`."""
+    """`image-text`, `labelled`, `sentence-pairs` or `caption-texts`."""
     description: str
     """One line for people."""
     source: str
@@ -52,7 +54,7 @@ DATASETS: dict[str, Reader] = {
         "COCO captions, 2017 or 2014, or Karpathy's split of them",
         f"{_COCO}: train2017.zip, val2017.zip, annotations_trainval2017.zip (or 2014); "
         f"Karpathy's dataset_coco.json: {KARPATHY}",
-        ("coco", "mscoco", "coco2017", "coco2014", "cococaptions"),
+        _COCO_FOLDERS,
     ),
     "coco2017": Reader(
         read_coco2017,
@@ -75,6 +77,22 @@ DATASETS: dict[str, Reader] = {
         "https://github.com/jbrownlee/Datasets/releases/tag/Flickr8k: Flickr8k_Dataset.zip, "
         f"Flickr8k_text.zip; Karpathy's dataset_flickr8k.json: {KARPATHY}",
         ("flickr8k", "flickr8kdataset"),
+    ),
+    "coco-text": Reader(
+        read_coco_text,
+        "caption-texts",
+        "pairs of COCO captions that mean the same, mined; needs no images",
+        f"{_COCO}: annotations_trainval2017.zip (or 2014); Karpathy's dataset_coco.json: "
+        f"{KARPATHY}",
+        _COCO_FOLDERS,
+    ),
+    "flickr8k-text": Reader(
+        read_flickr8k_text,
+        "caption-texts",
+        "the same of Flickr8k",
+        "https://github.com/jbrownlee/Datasets/releases/tag/Flickr8k: Flickr8k_text.zip; "
+        f"Karpathy's dataset_flickr8k.json: {KARPATHY}",
+        ("flickr8ktext", "flickr8k", "flickr8kdataset"),
     ),
     "pairs": Reader(
         read_pairs,
@@ -218,7 +236,7 @@ def _usual(base: Path, reader: Reader) -> list[Path]:
 
 def _named(name: str, dataset: SourceDataset) -> SourceDataset:
     """The data set, its name in the cache never that of another one that we know."""
-    known = {*DATASETS, "demo", "coco-text"}
+    known = {*DATASETS, "demo"}
     if name in ("pairs", "imagefolder") and dataset.name in known - {name}:
         return replace(dataset, name=f"{dataset.name}-{name}")
     return dataset

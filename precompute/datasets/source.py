@@ -32,7 +32,7 @@ class SourceDataset:
     name: str
     """Its name in the cache: letters, digits, dot, dash and underscore, lower case."""
     kind: str
-    """`image-text`, `labelled` or `sentence-pairs`."""
+    """`image-text`, `labelled`, `sentence-pairs` or `caption-texts`."""
     root: Path
     """Where it was found: a folder, an archive or a table."""
     splits: list[Split]

@@ -23,7 +23,7 @@ def test_an_unknown_name_gets_the_names_and_a_suggestion(tmp_path):
 
 def test_every_entry_says_what_it_is_and_where_to_get_it():
     for reader in DATASETS.values():
-        assert reader.kind in ("image-text", "labelled", "sentence-pairs")
+        assert reader.kind in ("image-text", "labelled", "sentence-pairs", "caption-texts")
         assert reader.description and "\n" not in reader.description
         assert reader.source.startswith(("http", "your own"))
 
