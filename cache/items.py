@@ -7,6 +7,7 @@ of its contents, so that streams over the older items stay readable.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -292,6 +293,15 @@ def _check(path: Path, items: Items) -> None:
             )
         if any(a is not None and len(a) != len(pairs.rows) for a in (pairs.labels, pairs.scores)):
             raise ShardError(f"{path}: pairs have arrays of unequal length")
+        if pairs.mined is not None and not _is_json_object(pairs.mined):
+            raise ShardError(f"{path}: how its pairs were mined is no JSON object")
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def _check_range(path: Path, what: str, values: np.ndarray | None, end: int) -> None:

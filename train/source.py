@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
-from ..cache.catalog import Cache, described
+from ..cache.catalog import Cache, described, is_over
 from ..cache.errors import CacheError, InputError, StreamError
 from ..cache.items import Items, Pairs
 from ..cache.stream import Stream
@@ -121,15 +122,21 @@ def choose_dataset(cache: Cache, dataset: str | None = None) -> str:
 
 
 def choose_layout(cache: Cache, preset: str, method: str, dataset: str | None = None) -> str:
-    """`tokens` if `best` is to be fitted and the cache holds tokens of every column, else `pooled`.
+    """`tokens` if `best` is to be fitted and the cache holds tokens of both sides, else `pooled`.
 
     Linear heads read pooled vectors whatever the cache holds; so do the recipes that are not ours,
     for which an epoch on tokens takes minutes.
     """
     if (preset, method) != ("best", "cbmf"):
         return "pooled"
-    streams = [s for s in cache.streams(choose_dataset(cache, dataset), TRAIN) if s.complete]
-    on_tokens = {stream.column for stream in streams if stream.layout == "tokens"}
+    name = choose_dataset(cache, dataset)
+    streams = [s for s in cache.streams(name, TRAIN) if s.complete]
+    tokens = [stream for stream in streams if stream.layout == "tokens"]
+    pairs = cache.items(name, TRAIN).pairs if streams else None
+    if pairs is not None and pairs.left == pairs.right:
+        # Tokens of two encoders; a third, such as the miner of the pairs, may be pooled.
+        return "tokens" if len({stream.identity for stream in tokens}) > 1 else "pooled"
+    on_tokens = {stream.column for stream in tokens}
     return "tokens" if on_tokens and on_tokens == {s.column for s in streams} else "pooled"
 
 
@@ -144,24 +151,33 @@ def _encoded(cache: Cache, dataset: str, items: Items) -> bool:
 def _two_encoders(
     cache: Cache, config: FitConfig, dataset: str, column: str
 ) -> tuple[Stream, Stream]:
-    """Two streams over the same column, of different encoders."""
+    """Two streams over the same column, of different encoders.
+
+    Where the encoder that mined the pairs is a third one, it steps back unless it is named.
+    """
     layout = config.model.layout
     found: list[Stream | None] = [
         name if name is None else cache.find(dataset, TRAIN, column, encoder=name, layout=layout)
         for name in (config.left, config.right)
     ]
     named = {stream.identity for stream in found if stream is not None}
+    items = cache.items(dataset, TRAIN)
+    there = [s for s in cache.streams(dataset, TRAIN, column) if is_over(s, items)]
     others = {
         stream.identity: stream.encoder
-        for stream in cache.streams(dataset, TRAIN, column)
-        if stream.complete and stream.identity not in named
+        for stream in there
+        if stream.complete and layout in ("pooled", stream.layout) and stream.identity not in named
     }
     free = sorted(others, key=lambda identity: (others[identity], identity))
-    if len(named) + len(free) < 2 or (None in found and len(named) + len(free) > 2):
-        have = ", ".join(sorted({s.path.name for s in cache.streams(dataset, TRAIN, column)}))
+    wanted = found.count(None)
+    if len(free) > wanted:
+        free = [identity for identity in free if identity != _miner(_pairs(items))]
+    if wanted and len(free) != wanted:
+        have = ", ".join(f"{s.path.name} ({_state(s)})" for s in there)
         raise InputError(
             f"{dataset} pairs {column} with {column}: two different encoders over it are needed, "
-            f"named with --left and --right; it has {have or 'none'}"
+            f"with {layout} and named with --left and --right where there are more; it has "
+            f"{have or 'none'}"
         )
     sides = [
         stream or cache.find(dataset, TRAIN, column, identity=free.pop(0), layout=layout)
@@ -170,6 +186,15 @@ def _two_encoders(
     if sides[0].identity == sides[1].identity:
         raise InputError(f"--left and --right are both {sides[0].path.name}; name two encoders")
     return sides[0], sides[1]
+
+
+def _miner(pairs: Pairs) -> str | None:
+    """`Stream.identity` of the vectors that pairs were mined from."""
+    return None if pairs.mined is None else json.loads(pairs.mined).get("miner_identity")
+
+
+def _state(stream: Stream) -> str:
+    return described(stream) if stream.complete else f"{described(stream)}, incomplete"
 
 
 def _validation(

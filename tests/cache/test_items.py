@@ -56,6 +56,13 @@ def test_groups_of_another_length_or_below_zero_are_refused(tmp_path, groups):
         read_items(path)
 
 
+@pytest.mark.parametrize("mined", ["{", "[]", ""])
+def test_a_record_of_the_mining_that_is_no_json_object_is_refused(tmp_path, mined):
+    path = write_items(tmp_path, captions(mined=mined))
+    with pytest.raises(ShardError, match="no JSON object"):
+        read_items(path)
+
+
 def test_a_changed_group_is_found_out(tmp_path):
     path = write_items(tmp_path, captions())
     with h5py.File(path, "r+") as file:

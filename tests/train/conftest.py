@@ -1,6 +1,8 @@
 """Small real caches, written by the cache's writer: pairs whose vectors share a hidden cause."""
 
 import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from cbmf.cache.catalog import Cache
+from cbmf.cache.files import value_digest
 from cbmf.cache.items import Column, Items, Pairs, write_items
 from cbmf.cache.manifest import StreamSpec
 from cbmf.cache.shard import Failure
@@ -134,6 +137,30 @@ class SmallCache:
             vectors = vectors + 0.1 * random.standard_normal(vectors.shape)
             vectors = vectors.astype(np.float32)
             write_stream(folder, items, "text", vectors, encoder=encoder)
+        return items
+
+    def captions(self, dataset="coco-text", split="train", images=40, seed=0, layout="tokens"):
+        """Three captions an image, mined pairs; two encoders in `layout`, the miner pooled."""
+        random = np.random.default_rng([seed, len(split)])
+        groups = np.repeat(np.arange(images), 3)
+        rows = [(3 * t + a, 3 * t + b) for t in range(images) for a in range(3) for b in range(a)]
+        rows = np.unique(np.sort(rows, axis=1), axis=0)
+        texts = replace(column(f"{split}-c", "text", len(groups)), groups=groups)
+        miner = value_digest({"encoder": "mini", "setup": ""})
+        record = json.dumps({"miner": "mini", "miner_identity": miner})
+        items = Items(dataset, split, {"text": texts}, Pairs("text", "text", rows, mined=record))
+        folder = self.root / dataset / split
+        write_items(folder, items)
+        cause = random.standard_normal((images, HIDDEN))[groups]
+        lengths = random.integers(2, 6, len(groups))
+        for encoder, width, own in (
+            ("bert-tiny", 12, layout), ("mini", 8, "pooled"), ("roberta-tiny", 10, layout),
+        ):  # fmt: skip
+            maps = np.random.default_rng(width).standard_normal((HIDDEN, width))
+            vectors = cause @ maps + 0.1 * random.standard_normal((len(groups), width))
+            vectors = vectors.astype(np.float32)
+            options = {"encoder": encoder, "layout": own, "lengths": lengths}
+            write_stream(folder, items, "text", vectors, **options)
         return items
 
 

@@ -240,3 +240,14 @@ def test_bfloat16_trains_other_numbers_keeps_float32_weights_and_goes_on_bit_by_
     assert kinds == {torch.float32}
     environment = json.loads((whole / "environment.json").read_text())
     assert environment["precision"] == "bfloat16 autocast"
+
+
+def test_mined_pairs_of_captions_are_learned_on_tokens(small, tmp_path):
+    for split, images in (("train", 60), ("val", 20), ("test", 20)):
+        small.captions(split=split, images=images)
+    config = preset("best", **TINY, fusion="additive", layout="tokens", baseline=False)
+    fit(small.cache, config, out=tmp_path / "run", dataset="coco-text")
+    text = (tmp_path / "run" / "history.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"]
+    assert lines[-1]["val_recall"] > lines[0]["val_recall"]

@@ -144,3 +144,56 @@ def test_sentence_pairs_need_two_different_encoders(small):
 def test_one_encoder_for_both_columns_gets_two_names(small):
     small.image_text(text={"encoder": "clip"}, image={"encoder": "clip"})
     assert [s.name for s in source(small).encoders("pooled")] == ["clip-image", "clip-text"]
+
+
+@pytest.mark.parametrize("layout", ["tokens", "pooled"])
+def test_the_miner_of_the_pairs_steps_back_behind_two_other_encoders(small, layout):
+    small.captions(layout=layout)
+    found = source(small, layout=layout)
+    assert [s.encoder for s in found.train] == ["bert-tiny", "roberta-tiny"]
+    found = source(small, layout=layout, right="bert-tiny")
+    assert [s.encoder for s in found.train] == ["roberta-tiny", "bert-tiny"]
+
+
+def test_the_miner_is_fitted_where_it_is_named_or_one_of_two(small):
+    small.captions(layout="pooled")
+    found = source(small, left="mini", right="roberta-tiny")
+    assert [s.encoder for s in found.train] == ["mini", "roberta-tiny"]
+    with pytest.raises(InputError, match="two different encoders"):
+        source(small, left="mini")
+    for folder in (small.root / "coco-text" / "train").glob("text@roberta*"):
+        shutil.rmtree(folder)
+    assert [s.encoder for s in source(small).train] == ["bert-tiny", "mini"]
+
+
+def test_too_few_encoders_with_tokens_are_listed_with_what_they_have(small):
+    small.captions()
+    for folder in (small.root / "coco-text" / "train").glob("text@roberta*"):
+        shutil.rmtree(folder)
+    with pytest.raises(InputError, match=r"with tokens .*bert-tiny-\w+ \(tokens\).*\(pooled\)"):
+        source(small, layout="tokens")
+    with pytest.raises(CacheError, match=r"no text stream fits 'mini tokens'"):
+        source(small, layout="tokens", left="bert-tiny", right="mini")
+    assert choose_layout(small.cache, "best", "cbmf", "coco-text") == "pooled"
+
+
+def test_best_reads_tokens_of_two_encoders_whatever_the_miner_has(small):
+    small.captions()
+    assert choose_layout(small.cache, "best", "cbmf") == "tokens"
+
+
+def test_streams_over_older_captions_are_no_choice(small):
+    small.captions(images=30)
+    for folder in (small.root / "coco-text" / "train").glob("text@mini*"):
+        shutil.rmtree(folder)
+    small.captions(images=40)
+    assert [s.encoder for s in source(small, layout="tokens").train] == [
+        "bert-tiny",
+        "roberta-tiny",
+    ]
+
+
+def test_val_of_mined_pairs_is_used_when_test_remains(small):
+    for split, images in (("train", 40), ("val", 20), ("test", 20)):
+        small.captions(split=split, images=images)
+    assert [s.split for s in source(small, layout="tokens").val] == ["val", "val"]
