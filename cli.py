@@ -540,11 +540,12 @@ def reproduce(
 
     Interrupted, it goes on where it stopped; what it cannot do it names, with the reason.
     """
+    from dataclasses import replace
+
     from .reproduce import Options
     from .reproduce import reproduce as run
     from .train.config import parse_settings
 
-    named = {"text": tuple(text) if text else None, "image": image, "miner": miner}
     options = Options(
         part=part,
         root=root or Path(os.environ.get("CBMF_DATA") or "data"),
@@ -556,8 +557,9 @@ def reproduce(
         settings=parse_settings(setting or ()),
         limit=limit,
         precision=precision,
-        **{name: value for name, value in named.items() if value is not None},
     )
+    named = {"text": tuple(text or ()), "image": image, "miner": miner}
+    options = replace(options, **{name: value for name, value in named.items() if value})
     with console.Ticker() as ticker:
         encoding, fitting = console.PrecomputeReporter(ticker), console.FitReporter(ticker)
         folder = run(options, encoding, fitting, ticker.line)

@@ -45,11 +45,13 @@ class Effort:
     """Of the cached fits; None: the preset's own."""
     convirt_epochs: int
     """Of ConVIRT, both encoders trained."""
+    convirt_seeds: int
+    """How often it is trained, at most."""
     fine_tune_epochs: int
     """On Tiny ImageNet."""
 
 
-EFFORTS = {"short": Effort(10, 1, 40), "full": Effort(None, 10, 100)}
+EFFORTS = {"short": Effort(12, 1, 1, 20), "full": Effort(None, 10, 99, 100)}
 """`short`: about an hour on two cores for Flickr8k and small encoders. `full`: for a GPU."""
 
 
@@ -202,8 +204,9 @@ class Reproduction:
                 yield Plan(f"cbmf-{fusion}", seed, self._there(some), fit, alone=not first)
             fit = self._fit(train, "convirt-frozen", seed, None, left, right, False)
             yield Plan("ConVIRT, frozen", seed, self._there(cases), fit, alone=True)
-            fit = self._end_to_end(seed, cases)
-            yield Plan("ConVIRT, end to end", seed, self._there(cases), fit, alone=False)
+            if seed < self.effort.convirt_seeds:
+                fit = self._end_to_end(seed, cases)
+                yield Plan("ConVIRT, end to end", seed, self._there(cases), fit, alone=False)
 
         return plans
 
@@ -328,7 +331,7 @@ class Reproduction:
             done = train_convirt(request, self.fitting)
             cache = Cache(out / "embeddings")
             for name in [name for _, name in cases if name in self.datasets]:
-                request = Request(
+                encode = Request(
                     dataset=name,
                     root=self.options.root,
                     splits=("test",) if name == "cifar10" else None,
@@ -340,7 +343,7 @@ class Reproduction:
                         limit=self.options.limit,
                     ),
                 )
-                precompute(request, self.encoding)
+                precompute(encode, self.encoding)
             return Run.load(done.run), cache
 
         return make

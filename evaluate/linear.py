@@ -27,6 +27,10 @@ from .systems import models_of
 BENCHMARK = "linear"
 EPOCHS = (20, 40, 60, 80, 100)
 """Of the paper's head, after which it is scored."""
+WHITENED = "{}, whitened"
+"""A model's features in axes of equal variance."""
+FLAT = 1e-6
+"""Share of the largest variance below which an axis is left out of whitening."""
 BESIDE = "{} ⊕ raw"
 """A model's features with the encoder's own vector beside them."""
 
@@ -56,9 +60,9 @@ def evaluate_linear(
 
     Protocol `standard` is logistic regression by L-BFGS, its penalty chosen on a held-out part of
     the training images; `paper` a head trained by plain SGD for 100 epochs, scored every 20. See
-    `probe`. The features are the model's unit rows, the same with the encoder's pooled vector
-    beside them, the rows of what was fitted beside and of the untrained model, and the pooled
-    vectors alone: the floor. All are standardised on the training images.
+    `probe`. The features are the model's unit rows, the same whitened and with the encoder's
+    pooled vector beside them, the rows of what was fitted beside and of the untrained model, and
+    the pooled vectors alone: the floor. All are standardised on the training images.
 
     Args:
         cache: Where the streams lie.
@@ -100,10 +104,30 @@ def features_of(run: Run, task: Task) -> Iterator[Features]:
         both = [rows(part.stream) for part in (task.train, task.test)]
         yield Features(name, kind, *both)
         if kind == "model":
+            yield Features(WHITENED.format(name), kind, *whitened(*both))
             beside = [np.concatenate(pair, axis=1) for pair in zip(both, raw, strict=True)]
             yield Features(BESIDE.format(name), kind, *beside)
     if not run.alone:
         yield Features(f"raw {task.test.stream.encoder}", "raw", *raw)
+
+
+def whitened(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in the principal axes of the training images, each with variance 1.
+
+    Captions put most of a model's variance into a few axes; a penalised classifier then overlooks
+    what tells classes apart in the others. Axes in which the training images hardly differ are
+    left out.
+
+    Args:
+        train: (N, D) float32.
+        test: (M, D) float32.
+    """
+    from sklearn.decomposition import PCA
+
+    variance = PCA(random_state=0).fit(train).explained_variance_
+    kept = max(1, int((variance > FLAT * variance[0]).sum()))
+    axes = PCA(kept, whiten=True, svd_solver="full").fit(train)
+    return axes.transform(train), axes.transform(test)
 
 
 def _standard_row(features: Features, ranks: np.ndarray, task: Task) -> Row:

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from tiny_caches import Maker, class_set, run_of, spec_of
 
 from cbmf.cache.errors import InputError, StreamError
-from cbmf.evaluate import labelled, probe
+from cbmf.evaluate import labelled, linear, probe
 from cbmf.evaluate.bootstrap import intervals
 from cbmf.evaluate.linear import EPOCHS, evaluate_linear, suits
 from cbmf.evaluate.suite import silent
@@ -25,7 +25,8 @@ def test_classes_that_stand_apart_are_told_apart_by_every_system(maker, tmp_path
     class_set(maker, "pets", "train", per_class=12, noise=0.05)
     class_set(maker, "pets", "test", per_class=4, noise=0.05, seed=1)
     found = score(maker, run_of(tmp_path / "run"))
-    systems = ["cbmf-add", "cbmf-add ⊕ raw", "linear heads", "cbmf-add, untrained", "raw eye"]
+    ours = ["cbmf-add", "cbmf-add, whitened", "cbmf-add ⊕ raw"]
+    systems = [*ours, "linear heads", "cbmf-add, untrained", "raw eye"]
     for result in found.values():
         assert [row.system for row in result.rows] == [*systems, "chance"]
         assert [row.kind for row in result.rows[-3:]] == ["untrained", "raw", "chance"]
@@ -177,3 +178,13 @@ def test_images_that_are_not_encoded_are_left_out_and_counted(maker, tmp_path):
     found = score(maker, run_of(tmp_path / "run"))["standard"]
     assert found.counts == {"images": 29, "training images": 28, "classes": 6}
     assert found.excluded == {"images": 1, "training images": 2}
+
+
+def test_whitened_features_have_unit_variance_in_every_axis_and_come_from_train_alone():
+    random = np.random.default_rng(0)
+    mixing = random.normal(size=(6, 6)) * [100, 10, 1, 0.1, 0.01, 0]  # one axis is flat
+    train, test = (random.normal(size=(n, 6)) @ mixing.T for n in (400, 50))
+    one, two = linear.whitened(train.astype(np.float32), test.astype(np.float32))
+    assert np.allclose(np.cov(one.T), np.eye(one.shape[1]), atol=1e-2) and one.shape[1] < 6
+    again, _ = linear.whitened(train.astype(np.float32), test[:1].astype(np.float32))
+    assert np.array_equal(one, again) and two.shape == (50, one.shape[1])
