@@ -558,7 +558,7 @@ def reproduce(
         limit=limit,
         precision=precision,
     )
-    named = {"text": tuple(text or ()), "image": image, "miner": miner}
+    named: dict[str, Any] = {"text": tuple(text or ()), "image": image, "miner": miner}
     options = replace(options, **{name: value for name, value in named.items() if value})
     with console.Ticker() as ticker:
         encoding, fitting = console.PrecomputeReporter(ticker), console.FitReporter(ticker)
