@@ -125,18 +125,20 @@ def train_convirt(
         _tell(report, f"{out}: this training is finished already; nothing is done again")
         return result
     from .convirt_data import load_couples, read_splits
-    from .convirt_loop import Training
+    from .convirt_loop import Training, start_accelerator
 
-    name, splits = read_splits(request.dataset, request.root, request.limit)
-    image, text = _towers(request)
-    out.mkdir(parents=True, exist_ok=True)
-    data = load_couples(
-        name, splits, image, text, out, request.seed, lambda line: _tell(report, line)
-    )
-    _begin(request, data, image, text)
     config = fit_config(request)
-    _tell(report, f"{_about(data, image, text)}; {config.precision}")
-    training = Training(config, request.lr, data, (image, text), out, request.device, report)
+    accelerator = start_accelerator(request.device, config.precision)
+    name, splits = read_splits(request.dataset, request.root, request.limit)
+    towers = _towers(request)
+    _begin(request, {key: items.digest() for key, (items, _) in splits.items()}, towers)
+
+    def reading(line: str) -> None:
+        _tell(report, line)
+
+    data = load_couples(name, splits, *towers, out, request.seed, reading)
+    _tell(report, f"{_about(data, *towers)}; {config.precision}")
+    training = Training(config, request.lr, data, towers, out, accelerator, report)
     training.run()
     _keep(request, result, data, training)
     training.clean()
@@ -218,20 +220,19 @@ def _finished(request: ConvirtRequest) -> bool:
     return (request.out / RUN_FOLDER / SUMMARY_NAME).exists()
 
 
-def _begin(request: ConvirtRequest, data: ConvirtData, image: Tower, text: Tower) -> None:
+def _begin(request: ConvirtRequest, digests: dict[str, str], towers: tuple[Tower, Tower]) -> None:
     """Write the card of a new training, or see that an interrupted one had the same data.
 
     Raises:
         RunError: If data or encoders are others than when it began; names the difference.
     """
-    encoders = {t.encoder.modality: value_digest(t.encoder.made_of) for t in (image, text)}
-    card = {"request": request.asked, "items": data.digests, "encoders": encoders}
+    encoders = {t.encoder.modality: value_digest(t.encoder.made_of) for t in towers}
+    card = {"request": request.asked, "items": digests, "encoders": encoders}
     if (request.out / CARD_NAME).exists():
         _compare(request.out / CARD_NAME, card)
-    else:
-        write_json(
-            request.out / CARD_NAME, {"format": CARD_FORMAT, "version": CARD_VERSION, **card}
-        )
+        return
+    request.out.mkdir(parents=True, exist_ok=True)
+    write_json(request.out / CARD_NAME, {"format": CARD_FORMAT, "version": CARD_VERSION, **card})
 
 
 def _compare(path: Path, card: dict[str, Any]) -> None:
@@ -248,7 +249,7 @@ def _keep(
     request: ConvirtRequest, result: ConvirtResult, data: ConvirtData, training: Training
 ) -> None:
     """Write the encoders' folders, then the run that reads their vectors, its summary last."""
-    from .convirt_loop import encoder_spec
+    from .convirt_model import encoder_spec
     from .precompute.encoders import EncoderOptions, FrozenEncoder
     from .train.aligner import CONFIG_NAME
     from .train.convirt import ConVIRT
@@ -268,7 +269,7 @@ def _keep(
     run, config = result.run, training.config
     run.mkdir(exist_ok=True)
     streams = [{"column": s.column, "encoder": s.name, "identity": s.identity} for s in specs]
-    seen = {split: streams for split in data.digests}
+    seen = {"train": streams} if data.held_out else {"train": streams, "val": streams}
     card = describe_run(heads, config, data.dataset, seen) | {"convirt": request.asked}
     write_json(run / CONFIG_NAME, card)
     heads.save_weights(run)

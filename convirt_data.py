@@ -74,8 +74,6 @@ class ConvirtData:
 
     dataset: str
     """Its name in a cache."""
-    digests: dict[str, str]
-    """Split -> digest of its items, before unreadable pictures were left out."""
     train: Couples
     val: Couples
     held_out: bool
@@ -159,8 +157,7 @@ def load_couples(
         val = couples[VAL].only(couples[VAL].table.take(first))
     if min(len(train.table.left), len(val.table.left)) < 2:
         raise InputError(f"{name}: two images to train on and two to validate on are the least")
-    digests = {key: items.digest() for key, (items, _) in splits.items()}
-    return ConvirtData(name, digests, train, val, held_out, unreadable)
+    return ConvirtData(name, train, val, held_out, unreadable)
 
 
 def _decoded(

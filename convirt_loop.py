@@ -21,11 +21,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .cache.errors import InputError, RunError
-from .cache.files import new_file, value_digest
+from .cache.files import new_file
 from .convirt_data import ConvirtData
-from .precompute.encoders import FrozenEncoder
+from .convirt_model import DualEncoder, build_optimizer, encoder_spec
 from .precompute.tower import Tower
-from .train.aligner import EncoderSpec
 from .train.bank import Bank
 from .train.batches import Batch, batch_count, epoch_batches
 from .train.checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
@@ -47,27 +46,6 @@ ITEMS_AT_ONCE = 64
 Report = Callable[[Progress], None]
 
 
-class DualEncoder(nn.Module):
-    """Two encoders and ConVIRT's heads on their pooled vectors."""
-
-    def __init__(self, image: Tower, text: Tower, heads: ConVIRT) -> None:
-        super().__init__()
-        self.image, self.text, self.heads = image, text, heads
-
-    def forward(self, pictures: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit rows of B pictures and of B captions, each (B, D) float32.
-
-        Args:
-            pictures: (B, 3, H, W) uint8.
-            ids: Token ids, (B, L) int64.
-            mask: (B, L), 1 for tokens.
-        """
-        image, text = self.image(pictures), self.text(ids, mask)  # (B, d_in) each
-        one = torch.ones(len(image), 1, dtype=torch.bool, device=image.device)
-        rows = self.heads.encode(0, image[:, None], one)
-        return rows, self.heads.encode(1, text[:, None], one)
-
-
 class Training:
     """One training, and all that changes meanwhile."""
 
@@ -78,7 +56,7 @@ class Training:
         data: ConvirtData,
         towers: tuple[Tower, Tower],
         folder: Path,
-        device: str | None,
+        accelerator: Accelerator,
         report: Report,
     ) -> None:
         """Begin in `folder`, or go on from the checkpoint that lies there.
@@ -89,15 +67,14 @@ class Training:
             data: What to train on.
             towers: Image encoder, text encoder.
             folder: Holds the checkpoint and the best weights until all is kept.
-            device: `cpu` or `cuda`; None: the GPU if there is one.
+            accelerator: Device and arithmetic, as `start_accelerator` gave it.
             report: Hears of steps and epochs.
 
         Raises:
-            InputError: If there is no such device, or several processes.
             RunError: If the checkpoint is damaged.
         """
         self.config, self.data, self.folder, self.report = config, data, folder, report
-        self.accelerator = _accelerator(device, config.precision)
+        self.accelerator = accelerator
         if self.device.type == "cpu":
             for tower in towers:  # with gradients a quarter faster there than the fused kernel
                 tower.set_plain_attention()
@@ -276,19 +253,12 @@ class Training:
         self.report(Progress("convirt", text, self.epoch, self.config.epochs))
 
 
-def build_optimizer(model: DualEncoder, config: FitConfig, encoder_lr: float) -> torch.optim.AdamW:
-    """AdamW with a rate for the encoders and one for the rest; only matrices decay."""
-    groups = []
-    for parts, rate in (((model.image, model.text), encoder_lr), ((model.heads,), config.lr)):
-        weights = [weight for part in parts for weight in part.parameters()]
-        for matrices, decay in ((True, config.weight_decay), (False, 0.0)):
-            chosen = [weight for weight in weights if (weight.ndim >= 2) == matrices]
-            groups.append({"params": chosen, "highest": rate, "weight_decay": decay})
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
-
-
-def _accelerator(device: str | None, precision: str) -> Accelerator:
+def start_accelerator(device: str | None, precision: str) -> Accelerator:
     """The device and the arithmetic.
+
+    Args:
+        device: `cpu` or `cuda`; None: the GPU if there is one.
+        precision: `float32` or `bfloat16`.
 
     Raises:
         InputError: If there is no such device, or several processes.
@@ -302,17 +272,6 @@ def _accelerator(device: str | None, precision: str) -> Accelerator:
     if accelerator.num_processes > 1:
         raise InputError("cbmf convirt trains in one process; start it without accelerate launch")
     return accelerator
-
-
-def encoder_spec(encoder: FrozenEncoder) -> EncoderSpec:
-    """What the heads have to know of an encoder, its identity as streams of it have it."""
-    return EncoderSpec(
-        name=encoder.short_name,
-        column=encoder.modality,
-        modality=encoder.modality,
-        identity=value_digest(encoder.made_of),
-        width=encoder.pooled_width,
-    )
 
 
 def _parts(items: Sized) -> list[np.ndarray]:

@@ -1,0 +1,1 @@
+../../convirt_model.py
