@@ -39,6 +39,9 @@ class PairTable:
     right_group: np.ndarray | None = None
     """(P,) int64: group of each pair's right item, where pairs may lead from one group to another;
     None where it is that of the left item."""
+    itself: np.ndarray | None = None
+    """(G,) int64, of pairs of one column: position in the right bank of each left item itself, as
+    the other encoder sees it; -1 where it is missing, or a partner. None for two columns."""
 
     @property
     def counts(self) -> np.ndarray:
@@ -57,6 +60,7 @@ class PairTable:
             right=self.right[pairs],
             group=self.group[which],
             right_group=None if self.right_group is None else self.right_group[pairs],
+            itself=None if self.itself is None else self.itself[which],
         )
 
     def closed(self) -> PairTable:
@@ -73,6 +77,7 @@ class PairTable:
             right=self.right[inside],
             group=self.group[kept],
             right_group=self.right_group[inside],
+            itself=None if self.itself is None else self.itself[kept],
         )
 
     @property
@@ -119,6 +124,11 @@ def join(items: Items, left: Bank, right: Bank) -> PairTable:
     at, groups = at[order], groups[order]
     lefts, first = np.unique(at[:, 0], return_index=True)
     one, two = groups.T
+    itself = None
+    if pairs.left == pairs.right:
+        itself = right.positions(left.rows[lefts])
+        own = left.rows[at[:, 0]] == right.rows[at[:, 1]]  # (P,), paired with themselves
+        itself[np.isin(lefts, at[own, 0])] = -1
     return PairTable(
         left=lefts,
         starts=np.append(first, len(at)).astype(np.int64),
@@ -126,6 +136,7 @@ def join(items: Items, left: Bank, right: Bank) -> PairTable:
         group=one[first],
         dropped=int((~there).sum()),
         right_group=None if np.array_equal(one, two) else two,
+        itself=itself,
     )
 
 

@@ -5,6 +5,8 @@ N left items, M right items, D width.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,10 +18,25 @@ from .data import PairedBanks
 from .encoding import encode_items
 from .loss import contrastive_loss
 from .model_config import LossConfig
+from .pairs import PairTable
 
 RECALL_DEPTHS = (1, 5, 10)
 QUERY_BLOCK = 512
 """Queries whose scores are held at once."""
+
+
+@dataclass(frozen=True)
+class Links:
+    """What groups alone do not tell of N left and M right items, each (K, 2) int64: left, right."""
+
+    partners: Tensor
+    """Pairs that lead from group to group."""
+    same: Tensor
+    """One item on both sides, which is no candidate of itself."""
+
+    def flipped(self) -> Links:
+        """The same, seen from the right."""
+        return Links(self.partners.flip(1), self.same.flip(1))
 
 
 def batch_loss(
@@ -38,7 +55,8 @@ def batch_loss(
 def validate(model: Aligner, data: PairedBanks, config: FitConfig) -> dict[str, float]:
     """Loss in nats and recalls (shares, 0 to 1) of the model in evaluation mode.
 
-    The loss is that of training, over fixed batches of the same size.
+    The loss is that of training, over fixed batches of the same size. Of pairs of one column no
+    text finds itself, as the other encoder sees it, unless it is paired with itself.
     """
     was_training = model.training
     model.eval()
@@ -56,13 +74,32 @@ def validate(model: Aligner, data: PairedBanks, config: FitConfig) -> dict[str, 
         pairs += len(batch.owner)
     kind = np.empty(len(rights), np.int64)
     kind[place] = table.group[table.owner] if table.right_group is None else table.right_group
-    recalls = recall(left, right, _tensor(table.group, left), _tensor(kind, left))
+    links = _links(table, rights, place, left)
+    recalls = recall(left, right, _tensor(table.group, left), _tensor(kind, left), links)
     mean = sum(recalls.values()) / len(recalls)
     return {"val_loss": total.item() / pairs, "val_recall": mean, **recalls}
 
 
+def _links(table: PairTable, rights: np.ndarray, place: np.ndarray, like: Tensor) -> Links | None:
+    """Of a table's left items and its M right ones (positions, ascending); `place` of each pair's.
+
+    None where the groups tell everything.
+    """
+    if table.itself is None:
+        return None
+    crossing = table.right_group is not None
+    partners = np.stack([table.owner, place], axis=1) if crossing else np.empty((0, 2), np.int64)
+    one = np.flatnonzero(np.isin(table.itself, rights))  # -1 is in no bank
+    same = np.stack([one, np.searchsorted(rights, table.itself[one])], axis=1)
+    return Links(_tensor(partners, like), _tensor(same, like))
+
+
 def recall(
-    left: Tensor, right: Tensor, left_group: Tensor, right_group: Tensor
+    left: Tensor,
+    right: Tensor,
+    left_group: Tensor,
+    right_group: Tensor,
+    links: Links | None = None,
 ) -> dict[str, float]:
     """Share of queries with a partner among the first 1, 5 and 10 candidates, in both directions.
 
@@ -74,12 +111,13 @@ def recall(
         right: Unit rows, (M, D).
         left_group: (N,) int64.
         right_group: (M,) int64.
+        links: Partners and the items themselves, where groups do not tell.
 
     Returns:
         `left_to_right_r1` and so on, 0 to 1.
     """
-    forth = _ranks(left, right, left_group, right_group)
-    back = _ranks(right, left, right_group, left_group)
+    forth = _ranks(left, right, left_group, right_group, links)
+    back = _ranks(right, left, right_group, left_group, links and links.flipped())
     return {
         f"{name}_r{depth}": (rank < depth).double().mean().item()
         for name, rank in (("left_to_right", forth), ("right_to_left", back))
@@ -87,16 +125,27 @@ def recall(
     }
 
 
-def _ranks(query: Tensor, candidate: Tensor, of_query: Tensor, of_candidate: Tensor) -> Tensor:
+def _ranks(
+    query: Tensor, candidate: Tensor, of_query: Tensor, of_candidate: Tensor, links: Links | None
+) -> Tensor:
     """Candidates before the best partner of each query: (N, D), (M, D) -> (N,) int32."""
     ranks = []
-    blocks = zip(query.split(QUERY_BLOCK), of_query.split(QUERY_BLOCK), strict=True)
-    for some, group in blocks:
-        scores = some @ candidate.T  # (block, M)
-        other = group[:, None] != of_candidate[None]
+    for first in range(0, len(query), QUERY_BLOCK):
+        scores = query[first : first + QUERY_BLOCK] @ candidate.T  # (block, M)
+        other = of_query[first : first + QUERY_BLOCK, None] != of_candidate[None]
+        if links is not None:
+            other[_within(links.partners, first)] = False
+            same = _within(links.same, first)
+            other[same], scores[same] = False, -torch.inf
         best = scores.masked_fill(other, -torch.inf).amax(1, keepdim=True)
         ranks.append(((scores >= best) & other).sum(1, dtype=torch.int32))
     return torch.cat(ranks)
+
+
+def _within(links: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Rows, counted from `first`, and columns of the links (K, 2) of a block of queries."""
+    inside = links[(links[:, 0] >= first) & (links[:, 0] < first + QUERY_BLOCK)]
+    return inside[:, 0] - first, inside[:, 1]
 
 
 def _tensor(array: np.ndarray, like: Tensor) -> Tensor:

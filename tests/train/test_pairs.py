@@ -164,3 +164,15 @@ def test_no_pair_leads_from_what_is_trained_on_to_what_is_held_out():
     inside = np.isin(groups, rest.group)
     for a, b in rows:
         assert ((a, b) in kept) == (inside[a] and inside[b])
+
+
+def test_a_text_is_no_candidate_of_itself_unless_it_is_its_partner():
+    rows, groups = [(0, 1), (2, 2), (2, 3), (4, 5)], [0, 0, 1, 1, 2, 2]
+    table = join(captions(rows, groups), bank(range(6)), bank([0, 1, 2, 3, 5]))
+    assert [(left, right) for left, right in listed(table)] == [
+        (0, [1]), (1, [0]), (2, [2, 3]), (3, [2]), (4, [4]),
+    ]  # fmt: skip
+    # Caption 2 is paired with itself; caption 4 is not in the right bank.
+    assert table.itself.tolist() == [0, 1, -1, 3, -1]
+    assert table.take(np.array([3, 0])).itself.tolist() == [3, 0]
+    assert join(items([(0, 0)]), bank([0]), bank([0])).itself is None

@@ -5,11 +5,13 @@ from torch.nn import functional as F
 
 from cbmf.train import encoding, validation
 from cbmf.train.bank import Bank
-from cbmf.train.config import ModelConfig
+from cbmf.train.config import ModelConfig, preset
+from cbmf.train.data import load_data
 from cbmf.train.encoding import encode_items
 from cbmf.train.linear import LinearHeads
 from cbmf.train.model import EncoderSpec
-from cbmf.train.validation import recall
+from cbmf.train.source import choose_source
+from cbmf.train.validation import Links, recall
 
 
 def test_recall_by_hand():
@@ -57,3 +59,44 @@ def test_items_are_encoded_in_their_order_whatever_their_lengths(monkeypatch):
             1, values[None, start:end], torch.ones(1, end - start, dtype=torch.bool)
         )
         torch.testing.assert_close(row, alone[0])
+
+
+def test_recall_with_links_is_that_of_a_slow_loop(monkeypatch):
+    monkeypatch.setattr(validation, "QUERY_BLOCK", 7)
+    random = torch.Generator().manual_seed(1)
+    left, right = (F.normalize(torch.randn(30, 4, generator=random), dim=-1) for _ in range(2))
+    group = torch.arange(30) // 3
+    partners = {(0, 9), (9, 0), (4, 28), (28, 4), (5, 5)}
+    same = {(i, i) for i in range(30) if i != 5}
+    links = Links(torch.tensor(sorted(partners)), torch.tensor(sorted(same)))
+    found = recall(left, right, group, group, links)
+
+    def share(scores, depth):
+        hits = 0
+        for i in range(30):
+            near = sorted((j for j in range(30) if (i, j) not in same), key=lambda j: -scores[i, j])
+            hits += any(group[i] == group[j] or (i, j) in partners for j in near[:depth])
+        return hits / 30
+
+    for depth in (1, 5, 10):
+        scores = left @ right.T
+        assert found[f"left_to_right_r{depth}"] == pytest.approx(share(scores, depth))
+        assert found[f"right_to_left_r{depth}"] == pytest.approx(share(scores.T, depth))
+
+
+def test_to_find_itself_is_no_success(small):
+    """Two encoders that see nothing but which caption it is: partners are found by chance."""
+    small.captions(images=60, layout="pooled")
+    config = preset("best", layout="pooled", method="linear")
+    cache = small.cache
+    data = load_data(
+        cache, choose_source(cache, config, None), "pooled", 0, torch.device("cpu")
+    ).train
+    vectors = F.normalize(torch.randn(180, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
+    links = validation._links(data.table, np.arange(180), data.table.right, vectors)
+    kin = torch.from_numpy(data.table.group)
+    rows = vectors[torch.from_numpy(data.table.left)]
+    rights = torch.from_numpy(np.arange(180) // 3)
+    assert links is not None and len(links.same) == len(rows)
+    assert recall(rows, vectors, kin, rights)["left_to_right_r1"] == 1.0
+    assert recall(rows, vectors, kin, rights, links)["left_to_right_r1"] < 0.1
