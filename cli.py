@@ -542,8 +542,8 @@ def reproduce(
     """
     from dataclasses import replace
 
-    from .reproduce import Options
     from .reproduce import reproduce as run
+    from .reproduce_runs import Options
     from .train.config import parse_settings
 
     options = Options(

@@ -1,0 +1,1 @@
+../../reproduce_data.py

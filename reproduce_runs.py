@@ -1,0 +1,243 @@
+"""The runs of a reproduction: which models are fitted, and what each is scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .cache.catalog import Cache
+from .cache.errors import InputError
+from .precompute.encoders import DEFAULT_ENCODERS, EncoderOptions
+from .precompute.mining import DEFAULT_MINER
+from .precompute.stage import precompute
+from .reproduce_data import Shelf
+
+if TYPE_CHECKING:
+    from .train.loop import Report
+    from .train.run import Run
+
+PARTS = ("text-text", "text-image")
+TEXT_FUSION = "additive"
+"""The paper's, of text with text."""
+PAPER_FUSIONS = ("add", "dot")
+"""The paper's, of text with images."""
+OTHER_FUSIONS = ("mul", "concat", "additive", "general")
+TEXT_CASES = (("paraphrase", "qqp"), ("paraphrase", "mrpc"), ("similarity", "stsb"))
+IMAGE_CASES = (
+    ("retrieval", "flickr8k"),
+    ("zero-shot", "cifar10"),
+    ("linear", "cifar100"),
+    ("fine-tune", "tiny-imagenet"),
+)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long the fits go on."""
+
+    epochs: int | None
+    """Of the cached fits; None: the preset's own."""
+    convirt_epochs: int
+    """Of ConVIRT, both encoders trained."""
+    convirt_seeds: int
+    """How often it is trained, at most."""
+    fine_tune_epochs: int
+    """On Tiny ImageNet."""
+
+
+EFFORTS = {"short": Effort(12, 1, 1, 20), "full": Effort(None, 10, 99, 100)}
+"""`short`: about an hour on two cores for Flickr8k and small encoders. `full`: for a GPU."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to reproduce, and with what."""
+
+    root: Path
+    """Folder that holds the data sets' folders."""
+    part: str = "all"
+    """One of PARTS, or `all`."""
+    out: Path = Path("reproduction")
+    """Runs, embeddings of end-to-end encoders, and the tables."""
+    cache_root: Path | None = None
+    text: tuple[str, ...] = (DEFAULT_ENCODERS["text"], "roberta-base")
+    """Two text encoders; the first one is aligned with images too."""
+    image: str = DEFAULT_ENCODERS["image"]
+    miner: str = DEFAULT_MINER
+    """Encoder whose cosines choose the caption pairs."""
+    preset: str = "best"
+    seeds: int = 3
+    effort: str = "short"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the cached fits, by name."""
+    limit: int | None = None
+    """Only so many images or pairs of each split: a trial."""
+    precision: str = "auto"
+    """Arithmetic inside the encoders."""
+
+    def __post_init__(self) -> None:
+        if self.part not in (*PARTS, "all"):
+            raise InputError(f"no part {self.part!r}; there are {', '.join(PARTS)} and all")
+        if self.effort not in EFFORTS:
+            raise InputError(f"--effort {self.effort!r} is unknown; short or full")
+        if self.seeds < 1:
+            raise InputError(f"--seeds must be at least 1, got {self.seeds}")
+        if len(self.text) != 2:
+            raise InputError(
+                f"text is aligned with text: name two encoders with --text, got {len(self.text)}"
+            )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts to run, in order."""
+        return PARTS if self.part == "all" else (self.part,)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run to be made and scored."""
+
+    label: str
+    """What its model is called in the tables."""
+    seed: int
+    cases: list[tuple[str, str]]
+    """Benchmarks, each with its data set in the cache."""
+    make: Callable[[], tuple[Run, Cache]]
+    """Fits the run, or opens it; with the cache that holds its embeddings."""
+    alone: bool
+    """Whether floors are left out, since another run has them."""
+
+
+Plans = Callable[[int], Iterator[Plan]]
+"""From a seed to its runs."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Makes the runs of a reproduction."""
+
+    options: Options
+    shelf: Shelf
+    fitting: Report
+
+    def plans(self, part: str) -> Plans | None:
+        """Encode what a part needs; the runs of each seed, or None if it cannot be trained."""
+        return self._text_text() if part == "text-text" else self._text_image()
+
+    def _text_text(self) -> Plans | None:
+        text = self.options.text
+        train = self.shelf.first("text-text", ("coco-text", "flickr8k-text"), text)
+        if train is None:
+            return None
+        for _, name in TEXT_CASES:
+            if name not in self.shelf.datasets:
+                self.shelf.encode(name, text)
+                self.shelf.encode_poolers(name, text)
+        sides = (*self.shelf.encoders["text"][:2],)
+
+        def plans(seed: int) -> Iterator[Plan]:
+            make = self._fit(train, f"text-{TEXT_FUSION}", seed, TEXT_FUSION, sides, True)
+            yield self._plan(f"cbmf-{TEXT_FUSION}", seed, TEXT_CASES, make, alone=False)
+
+        return plans
+
+    def _text_image(self) -> Plans | None:
+        text, image = self.options.text[:1], (self.options.image,)
+        train = self.shelf.first("text-image", ("coco", "flickr8k"), text, image)
+        if train is None:
+            return None
+        for _, name in IMAGE_CASES:
+            if name not in self.shelf.datasets:
+                self.shelf.encode(name, text, image)
+        sides = (self.shelf.encoders["image"][0], self.shelf.encoders["text"][0])
+
+        def plans(seed: int) -> Iterator[Plan]:
+            for fusion in (*PAPER_FUSIONS, *OTHER_FUSIONS):
+                first = fusion == PAPER_FUSIONS[0]
+                make = self._fit(train, f"image-{fusion}", seed, fusion, sides, first)
+                short = self.options.effort == "short" and fusion in OTHER_FUSIONS
+                cases = IMAGE_CASES[:-1] if short else IMAGE_CASES
+                yield self._plan(f"cbmf-{fusion}", seed, cases, make, alone=not first)
+            make = self._fit(train, "convirt-frozen", seed, None, sides, False)
+            yield self._plan("ConVIRT, frozen", seed, IMAGE_CASES, make, alone=True)
+            if seed < EFFORTS[self.options.effort].convirt_seeds:
+                make = self._end_to_end(train, seed)
+                yield self._plan("ConVIRT, end to end", seed, IMAGE_CASES, make, alone=False)
+
+        return plans
+
+    def _plan(
+        self,
+        label: str,
+        seed: int,
+        cases: Sequence[tuple[str, str]],
+        make: Callable[[], tuple[Run, Cache]],
+        alone: bool,
+    ) -> Plan:
+        known = self.shelf.datasets
+        there = [(benchmark, known[name]) for benchmark, name in cases if name in known]
+        return Plan(label, seed, there, make, alone)
+
+    def _fit(
+        self,
+        train: str,
+        name: str,
+        seed: int,
+        fusion: str | None,
+        sides: tuple[str, ...],
+        baseline: bool,
+    ) -> Callable[[], tuple[Run, Cache]]:
+        """A fit on the cache: of a fusion on tokens, or of frozen ConVIRT for None."""
+
+        def make() -> tuple[Run, Cache]:
+            from .train.config import preset
+            from .train.fit import fit
+
+            given: dict[str, Any] = dict(zip(("left", "right"), sides, strict=True))
+            given["seed"] = seed
+            if fusion is None:
+                config = preset(self.options.preset, method="convirt", **given)
+            else:
+                given |= {"fusion": fusion, "layout": "tokens", "baseline": baseline}
+                epochs = EFFORTS[self.options.effort].epochs
+                if epochs is not None:
+                    given["epochs"] = epochs
+                config = preset(self.options.preset, **{**given, **self.options.settings})
+            cache = Cache(self.options.cache_root)
+            out = self.options.out / "runs" / f"{name}-{seed}"
+            dataset = self.shelf.datasets[train]
+            return fit(cache, config, out=out, dataset=dataset, report=self.fitting), cache
+
+        return make
+
+    def _end_to_end(self, train: str, seed: int) -> Callable[[], tuple[Run, Cache]]:
+        """ConVIRT with both encoders trained; its embeddings go into a cache of its own."""
+
+        def make() -> tuple[Run, Cache]:
+            from .convirt import ConvirtRequest, train_convirt
+            from .train.run import Run
+
+            out = self.options.out / "convirt" / f"seed-{seed}"
+            request = ConvirtRequest(
+                dataset=train,
+                root=self.options.root,
+                text=self.options.text[0],
+                image=self.options.image,
+                out=out,
+                epochs=EFFORTS[self.options.effort].convirt_epochs,
+                seed=seed,
+                limit=self.options.limit,
+            )
+            done = train_convirt(request, self.fitting)
+            cache = Cache(out / "embeddings")
+            encoder = EncoderOptions(precision=self.options.precision)
+            text, image = (str(done.text_encoder),), (str(done.image_encoder),)
+            for _, name in IMAGE_CASES:
+                if name in self.shelf.datasets:
+                    encode = self.shelf.request(name, text, image, encoder, cache.root)
+                    precompute(encode, self.shelf.encoding)
+            return Run.load(done.run), cache
+
+        return make
