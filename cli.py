@@ -430,7 +430,7 @@ def demo(
 
     Under two minutes on two cores; no download.
     """
-    from .demo import run_demo
+    from .recipes.demo import run_demo
 
     with console.Ticker() as ticker:
         encoding, fitting = console.PrecomputeReporter(ticker), console.FitReporter(ticker)
@@ -471,7 +471,7 @@ def convirt(
     Interrupted, it goes on where it stopped. (For its heads on frozen encoders: cbmf fit --method
     convirt.)
     """
-    from .convirt import ConvirtRequest, train_convirt
+    from .recipes.convirt import ConvirtRequest, train_convirt
 
     request = ConvirtRequest(
         dataset=dataset,
@@ -542,8 +542,8 @@ def reproduce(
     """
     from dataclasses import replace
 
-    from .reproduce import reproduce as run
-    from .reproduce_runs import Options
+    from .recipes.reproduce import reproduce as run
+    from .recipes.reproduce_runs import Options
     from .train.config import parse_settings
 
     options = Options(

@@ -17,7 +17,6 @@ from .cache.errors import CacheError
 
 if TYPE_CHECKING:
     from .cache.catalog import Cache
-    from .convirt import ConvirtRequest, ConvirtResult
     from .evaluate.suite import Evaluation
     from .precompute.datasets.obtain import Errand
     from .precompute.datasets.source import SourceDataset
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from .precompute.pipeline import Progress as Encoding
     from .precompute.pipeline import SplitPlan, StreamPlan
     from .precompute.stage import Summary
+    from .recipes.convirt import ConvirtRequest, ConvirtResult
     from .train.loop import Progress as Fitting
     from .train.run import Run
 
@@ -454,7 +454,7 @@ def reproduction(folder: Path) -> None:
     """The tables of a reproduction, and where they lie."""
     from rich.markdown import Markdown
 
-    from .reproduce import TABLES_NAME
+    from .recipes.reproduce import TABLES_NAME
 
     console = out()
     text = (folder / TABLES_NAME).read_text(encoding="utf-8")

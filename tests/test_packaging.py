@@ -2,7 +2,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("precompute", "train", "evaluate", "cache")
+ROOMS = ("precompute", "train", "evaluate", "cache", "recipes")
 
 
 def test_every_folder_of_a_room_is_a_listed_package():

@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from cbmf.cache.catalog import Cache
 from cbmf.cache.errors import InputError, RunError
 from cbmf.cache.files import value_digest
-from cbmf.convirt import ConvirtRequest, train_convirt
 from cbmf.precompute.datasets.registry import read_dataset
 from cbmf.precompute.demo import DEMO_ENCODERS
 from cbmf.precompute.encoders import EncoderOptions, FrozenEncoder
@@ -27,6 +26,7 @@ from cbmf.precompute.pipeline import PrecomputeOptions
 from cbmf.precompute.scenes import demo_encoder, write_demo
 from cbmf.precompute.stage import Request, precompute
 from cbmf.precompute.tower import Tower
+from cbmf.recipes.convirt import ConvirtRequest, train_convirt
 from cbmf.train.convirt import ConVIRT
 from cbmf.train.history import read_history
 from cbmf.train.run import Run
@@ -191,8 +191,8 @@ KILLED = """
     import os, signal
     from pathlib import Path
     import torch
-    from cbmf import convirt_loop
-    from cbmf.convirt import ConvirtRequest, train_convirt
+    from cbmf.recipes import convirt_loop
+    from cbmf.recipes.convirt import ConvirtRequest, train_convirt
 
     torch.set_num_threads(1)
     convirt_loop.CHECKPOINT_EVERY_S = 0.0

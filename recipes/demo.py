@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cache.catalog import Cache
-from .precompute.demo import DEMO
-from .precompute.stage import Reporter, Request, precompute
+from ..cache.catalog import Cache
+from ..precompute.demo import DEMO
+from ..precompute.stage import Reporter, Request, precompute
 
 if TYPE_CHECKING:
-    from .evaluate.suite import Evaluation
-    from .train.loop import Report
+    from ..evaluate.suite import Evaluation
+    from ..train.loop import Report
 
 DEMO_EPOCHS = 30
 """The generated pictures are learned long before the preset's usual end."""
@@ -29,9 +29,9 @@ def run_demo(out: Path, seed: int, encoding: Reporter, fitting: Report) -> Evalu
     Returns:
         What stage 3 found.
     """
-    from .evaluate.suite import evaluate
-    from .train.config import preset
-    from .train.fit import fit
+    from ..evaluate.suite import evaluate
+    from ..train.config import preset
+    from ..train.fit import fit
 
     root = out / "embeddings"
     precompute(Request(DEMO, root=out / "data", cache_root=root), encoding)

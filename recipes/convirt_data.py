@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cache.errors import InputError
-from .cache.files import require_room
-from .cache.items import Items
-from .precompute.contents import build_items
-from .precompute.dataset import SourceColumn, Split, limited
-from .precompute.datasets.registry import read_dataset
-from .precompute.datasets.source import SourceDataset
-from .precompute.demo import DEMO, read_demo
-from .precompute.images import ImageSource
-from .precompute.tower import Tower
-from .train.bank import MEMORY_SHARE, Bank, free_memory_bytes
-from .train.pairs import VALIDATION_ITEMS, PairTable, hold_out, join
+from ..cache.errors import InputError
+from ..cache.files import require_room
+from ..cache.items import Items
+from ..precompute.contents import build_items
+from ..precompute.dataset import SourceColumn, Split, limited
+from ..precompute.datasets.registry import read_dataset
+from ..precompute.datasets.source import SourceDataset
+from ..precompute.demo import DEMO, read_demo
+from ..precompute.images import ImageSource
+from ..precompute.tower import Tower
+from ..train.bank import MEMORY_SHARE, Bank, free_memory_bytes
+from ..train.pairs import VALIDATION_ITEMS, PairTable, hold_out, join
 
 TRAIN, VAL, TEST = "train", "val", "test"
 READ_AT_ONCE, READS_TOLD = 500, 5000

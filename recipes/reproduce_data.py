@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .cache.errors import InputError
-from .precompute.encoders import EncoderOptions
-from .precompute.mining import MiningOptions
-from .precompute.pipeline import PrecomputeOptions
-from .precompute.stage import Reporter, Request, precompute
+from ..cache.errors import InputError
+from ..precompute.encoders import EncoderOptions
+from ..precompute.mining import MiningOptions
+from ..precompute.pipeline import PrecomputeOptions
+from ..precompute.stage import Reporter, Request, precompute
 
 GRID = 7
 """Image tokens are averaged to 1 + GRID x GRID."""

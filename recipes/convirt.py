@@ -13,17 +13,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cache.errors import InputError, RunError
-from .cache.files import new_file, read_json, value_digest, write_json
-from .cache.manifest import differences
+from ..cache.errors import InputError, RunError
+from ..cache.files import new_file, read_json, value_digest, write_json
+from ..cache.manifest import differences
 
 if TYPE_CHECKING:
+    from ..precompute.tower import Tower
+    from ..train.aligner import EncoderSpec
+    from ..train.config import FitConfig
+    from ..train.loop import Progress
     from .convirt_data import ConvirtData
     from .convirt_loop import Training
-    from .precompute.tower import Tower
-    from .train.aligner import EncoderSpec
-    from .train.config import FitConfig
-    from .train.loop import Progress
 
 IMAGE_FOLDER, TEXT_FOLDER, RUN_FOLDER = "convirt-image", "convirt-text", "run"
 CARD_NAME, CARD_FORMAT, CARD_VERSION = "convirt.json", "cbmf-convirt", 1
@@ -147,7 +147,7 @@ def train_convirt(
 
 def fit_config(request: ConvirtRequest) -> FitConfig:
     """The recipe as the run's card holds it; the rate is that of the heads."""
-    from .train.config import END_TO_END, preset
+    from ..train.config import END_TO_END, preset
 
     return preset(
         "convirt",
@@ -178,9 +178,9 @@ def _precision(request: ConvirtRequest) -> str:
 
 def _towers(request: ConvirtRequest) -> tuple[Tower, Tower]:
     """The encoders to begin with, image before text."""
-    from .precompute.demo import DEMO, DEMO_ENCODERS
-    from .precompute.encoders import DEFAULT_ENCODERS
-    from .precompute.tower import Tower
+    from ..precompute.demo import DEMO, DEMO_ENCODERS
+    from ..precompute.encoders import DEFAULT_ENCODERS
+    from ..precompute.tower import Tower
 
     usual = DEMO_ENCODERS if request.dataset == DEMO else DEFAULT_ENCODERS
     image = Tower(request.image or usual["image"], "image")
@@ -188,7 +188,7 @@ def _towers(request: ConvirtRequest) -> tuple[Tower, Tower]:
 
 
 def _tell(report: Callable[[Progress], None], text: str) -> None:
-    from .train.loop import Progress
+    from ..train.loop import Progress
 
     report(Progress("data", text))
 
@@ -209,7 +209,7 @@ def _finished(request: ConvirtRequest) -> bool:
     Raises:
         RunError: If it holds something else.
     """
-    from .train.loop import SUMMARY_NAME
+    from ..train.loop import SUMMARY_NAME
 
     path = request.out / CARD_NAME
     if not path.exists():
@@ -249,14 +249,14 @@ def _keep(
     request: ConvirtRequest, result: ConvirtResult, data: ConvirtData, training: Training
 ) -> None:
     """Write the encoders' folders, then the run that reads their vectors, its summary last."""
+    from ..precompute.encoders import EncoderOptions, FrozenEncoder
+    from ..train.aligner import CONFIG_NAME
+    from ..train.convirt import ConVIRT
+    from ..train.curves import draw_run
+    from ..train.history import HISTORY_NAME
+    from ..train.loop import SUMMARY_NAME
+    from ..train.run import ENVIRONMENT_NAME, describe_run, environment
     from .convirt_model import encoder_spec
-    from .precompute.encoders import EncoderOptions, FrozenEncoder
-    from .train.aligner import CONFIG_NAME
-    from .train.convirt import ConVIRT
-    from .train.curves import draw_run
-    from .train.history import HISTORY_NAME
-    from .train.loop import SUMMARY_NAME
-    from .train.run import ENVIRONMENT_NAME, describe_run, environment
 
     best = training.best()
     specs: list[EncoderSpec] = []

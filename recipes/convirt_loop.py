@@ -20,21 +20,21 @@ from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .cache.errors import InputError, RunError
-from .cache.files import new_file
+from ..cache.errors import InputError, RunError
+from ..cache.files import new_file
+from ..precompute.tower import Tower
+from ..train.bank import Bank
+from ..train.batches import Batch, batch_count, epoch_batches
+from ..train.checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
+from ..train.config import FitConfig
+from ..train.convirt import ConVIRT
+from ..train.data import PairedBanks
+from ..train.loop import Progress
+from ..train.run import build_model
+from ..train.schedule import Schedule
+from ..train.validation import batch_loss, validate
 from .convirt_data import ConvirtData
 from .convirt_model import DualEncoder, build_optimizer, encoder_spec
-from .precompute.tower import Tower
-from .train.bank import Bank
-from .train.batches import Batch, batch_count, epoch_batches
-from .train.checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
-from .train.config import FitConfig
-from .train.convirt import ConVIRT
-from .train.data import PairedBanks
-from .train.loop import Progress
-from .train.run import build_model
-from .train.schedule import Schedule
-from .train.validation import batch_loss, validate
 
 BEST_NAME = "best.safetensors"
 CHECKPOINT_EVERY_S = 120.0

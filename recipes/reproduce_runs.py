@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cache.catalog import Cache
-from .cache.errors import InputError
-from .precompute.encoders import DEFAULT_ENCODERS, EncoderOptions
-from .precompute.mining import DEFAULT_MINER
-from .precompute.stage import precompute
+from ..cache.catalog import Cache
+from ..cache.errors import InputError
+from ..precompute.encoders import DEFAULT_ENCODERS, EncoderOptions
+from ..precompute.mining import DEFAULT_MINER
+from ..precompute.stage import precompute
 from .reproduce_data import Shelf
 
 if TYPE_CHECKING:
-    from .train.loop import Report
-    from .train.run import Run
+    from ..train.loop import Report
+    from ..train.run import Run
 
 PARTS = ("text-text", "text-image")
 TEXT_FUSION = "additive"
@@ -194,8 +194,8 @@ class Workshop:
         """A fit on the cache: of a fusion on tokens, or of frozen ConVIRT for None."""
 
         def make() -> tuple[Run, Cache]:
-            from .train.config import preset
-            from .train.fit import fit
+            from ..train.config import preset
+            from ..train.fit import fit
 
             given: dict[str, Any] = dict(zip(("left", "right"), sides, strict=True))
             given["seed"] = seed
@@ -218,8 +218,8 @@ class Workshop:
         """ConVIRT with both encoders trained; its embeddings go into a cache of its own."""
 
         def make() -> tuple[Run, Cache]:
+            from ..train.run import Run
             from .convirt import ConvirtRequest, train_convirt
-            from .train.run import Run
 
             out = self.options.out / "convirt" / f"seed-{seed}"
             request = ConvirtRequest(

@@ -12,16 +12,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cache.errors import CacheError, InputError, RunError
-from .cache.files import new_file, write_json
-from .precompute.stage import Reporter
+from ..cache.errors import CacheError, InputError, RunError
+from ..cache.files import new_file, write_json
+from ..precompute.stage import Reporter
 from .reproduce_data import Shelf
 from .reproduce_runs import EFFORTS, Options, Plan, Workshop
 
 if TYPE_CHECKING:
-    from .evaluate.paper import Entry
-    from .evaluate.results import Result
-    from .train.loop import Report
+    from ..evaluate.paper import Entry
+    from ..evaluate.results import Result
+    from ..train.loop import Report
 
 TABLES_NAME = "tables.md"
 
@@ -61,9 +61,9 @@ class Reproduction:
 
     def _score(self, part: str, plan: Plan) -> None:
         """Make a run and score it; what fails is skipped, with the reason."""
-        from .evaluate.paper import Entry
-        from .evaluate.suite import evaluate
-        from .evaluate.systems import model_name
+        from ..evaluate.paper import Entry
+        from ..evaluate.suite import evaluate
+        from ..evaluate.systems import model_name
 
         began = time.monotonic()
         self.say(f"== {part}: {plan.label}, seed {plan.seed}")
@@ -90,8 +90,8 @@ class Reproduction:
 
     def write(self) -> None:
         """Tables and figures of all that there is so far."""
-        from .evaluate.figures import draw
-        from .evaluate.paper import drawings, paper_tables, to_json, to_markdown
+        from ..evaluate.figures import draw
+        from ..evaluate.paper import drawings, paper_tables, to_json, to_markdown
 
         tables = paper_tables(self.entries)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .cache.files import value_digest
-from .precompute.encoders import FrozenEncoder
-from .precompute.tower import Tower
-from .train.aligner import EncoderSpec
-from .train.config import FitConfig
-from .train.convirt import ConVIRT
+from ..cache.files import value_digest
+from ..precompute.encoders import FrozenEncoder
+from ..precompute.tower import Tower
+from ..train.aligner import EncoderSpec
+from ..train.config import FitConfig
+from ..train.convirt import ConVIRT
 
 
 class DualEncoder(nn.Module):

@@ -1,1 +1,0 @@
-../../convirt_data.py

@@ -1,1 +1,0 @@
-../../reproduce.py

@@ -1,1 +1,0 @@
-../../reproduce_runs.py
