@@ -1,4 +1,4 @@
-"""The command line: `cbmf precompute | fit | evaluate | cache | demo`. Thin over the rooms.
+"""The command line: the three stages, the cache, and the recipes. Thin over the rooms.
 
 Nothing heavy is imported at the top, so that `--help` comes at once.
 """
@@ -6,68 +6,15 @@ Nothing heavy is imported at the top, so that `--help` comes at once.
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from . import __version__, console
-from .cache.errors import CbmfError
-
-EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
-DEBUG_VARIABLE = "CBMF_DEBUG"
-
-
-class Terminated(BaseException):
-    """SIGTERM has come."""
-
-
-class Command(TyperCommand):
-    """A command whose expected failures are one line, and whose `--cache` may stand bare."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give a bare `--cache` the empty value, which stands for the default folder."""
-        given: list[str] = []
-        for place, word in enumerate(args):
-            given.append(word)
-            if word == "--cache" and (place + 1 == len(args) or args[place + 1].startswith("-")):
-                given.append("")
-        return super().parse_args(ctx, given)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run, and turn expected failures into one line and an exit code."""
-        signal.signal(signal.SIGTERM, _terminate)
-        try:
-            return super().invoke(ctx)
-        except (CbmfError, OSError) as error:
-            if os.environ.get(DEBUG_VARIABLE):
-                raise
-            _complain(str(error) or type(error).__name__)
-            raise typer.Exit(EXIT_FAILURE) from None
-        except KeyboardInterrupt:
-            _complain(
-                "interrupted; everything finished is kept, the same command goes on from there"
-            )
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-        except Terminated:
-            _complain(
-                "terminated; everything finished is kept, the same command goes on from there"
-            )
-            raise typer.Exit(EXIT_TERMINATED) from None
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
-def _complain(text: str) -> None:
-    sys.stdout.flush()
-    typer.echo(f"cbmf: {' '.join(text.split())}", err=True)
-
+from .cache_commands import cache_app
+from .command import DEBUG_VARIABLE, EXIT_FAILURE, CacheOption, Command, cache_root
+from .recipes.commands import convirt, demo, reproduce
 
 app = typer.Typer(
     name="cbmf",
@@ -78,27 +25,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="To see all of it on generated data, in under two minutes: cbmf demo",
 )
-cache_app = typer.Typer(
-    help="Look at the embedding cache, prove it, tidy it.", no_args_is_help=True
-)
 app.add_typer(cache_app, name="cache")
-
-CacheOption = Annotated[
-    str,
-    typer.Option(
-        "--cache",
-        metavar="DIR",
-        help="Folder of the embeddings; bare or absent: $CBMF_CACHE, else ./embeddings.",
-        show_default=False,
-    ),
-]
 
 
 MINING_PANEL = "Pairs of captions that mean the same, mined (coco-text, flickr8k-text)"
-
-
-def _root(cache: str) -> Path | None:
-    return Path(cache) if cache else None
 
 
 @app.callback()
@@ -279,7 +209,7 @@ def precompute(
         splits=tuple(split) if split else None,
         text=tuple(text or ()),
         image=tuple(image or ()),
-        cache_root=_root(cache),
+        cache_root=cache_root(cache),
         options=options,
         dry_run=dry_run,
         download=download,
@@ -348,7 +278,7 @@ def fit(
     from .train.fit import fit as run
     from .train.source import choose_layout
 
-    store = Cache(_root(cache))
+    store = Cache(cache_root(cache))
     given = {
         "method": method if method != "cbmf" else None,
         "fusion": fusion,
@@ -407,7 +337,7 @@ def evaluate(
     opened = Run.load(folder, device or "cpu")
     opened.alone = alone
     with console.Ticker() as ticker:
-        store = Cache(_root(cache))
+        store = Cache(cache_root(cache))
         found = score(
             store,
             opened,
@@ -421,200 +351,9 @@ def evaluate(
     console.evaluation(found)
 
 
-@app.command(cls=Command, rich_help_panel="To begin with")
-def demo(
-    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("cbmf-demo"),
-    seed: Annotated[int, typer.Option(help="Of the fit.")] = 0,
-) -> None:
-    """Run all three stages on generated data, with encoders that ship with the package.
-
-    Under two minutes on two cores; no download.
-    """
-    from .recipes.demo import run_demo
-
-    with console.Ticker() as ticker:
-        encoding, fitting = console.PrecomputeReporter(ticker), console.FitReporter(ticker)
-        found = run_demo(out, seed, encoding, fitting)
-    console.evaluation(found)
-
-
-@app.command(cls=Command, rich_help_panel="The paper")
-def convirt(
-    dataset: Annotated[str, typer.Argument(help="Of images and texts: coco, flickr8k, demo.")],
-    out: Annotated[Path, typer.Option(help="Folder of both encoders and of the run.")],
-    root: Annotated[
-        Path | None, typer.Option(help="Where the data lie. Default: $CBMF_DATA, else ./data.")
-    ] = None,
-    text: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Text encoder to begin with.")
-    ] = None,
-    image: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Image encoder, likewise. Default: the paper's."),
-    ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 5,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
-    lr: Annotated[float, typer.Option(help="Highest learning rate of the encoders.")] = 5e-5,
-    head_lr: Annotated[float, typer.Option(help="Highest learning rate of the heads.")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    limit: Annotated[
-        int | None,
-        typer.Option(help="A trial: so many images a split, as data set DATASET-limitN."),
-    ] = None,
-    precision: Annotated[
-        str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where it is faster.")
-    ] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: what there is.")] = None,
-) -> None:
-    """Train ConVIRT, the paper's baseline: both encoders, end to end, from images and captions.
-
-    Interrupted, it goes on where it stopped. (For its heads on frozen encoders: cbmf fit --method
-    convirt.)
-    """
-    from .recipes.convirt import ConvirtRequest, train_convirt
-
-    request = ConvirtRequest(
-        dataset=dataset,
-        out=out,
-        root=root,
-        text=text,
-        image=image,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        head_lr=head_lr,
-        seed=seed,
-        limit=limit,
-        precision=precision,
-        device=device,
-    )
-    with console.Ticker() as ticker:
-        result = train_convirt(request, console.FitReporter(ticker))
-    console.convirt_summary(request, result)
-
-
-@app.command(cls=Command, rich_help_panel="The paper")
-def reproduce(
-    part: Annotated[str, typer.Argument(help="text-text, text-image, or all.")] = "all",
-    root: Annotated[
-        Path | None,
-        typer.Option(help="Folder that holds the data sets' folders. Default: $CBMF_DATA, ./data."),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Where runs and tables go.")] = Path("reproduction"),
-    cache: CacheOption = "",
-    text: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Text encoder, given twice; the first is aligned with images too. Default: the "
-            "paper's, bert-base-uncased and roberta-base.",
-        ),
-    ] = None,
-    image: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Image encoder. Default: the paper's ViT.")
-    ] = None,
-    miner: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Encoder that chooses caption pairs.")
-    ] = None,
-    preset: Annotated[str, typer.Option(help="best, paper or released.")] = "best",
-    seeds: Annotated[int, typer.Option(help="Fits of each kind.")] = 3,
-    effort: Annotated[
-        str,
-        typer.Option(
-            help="short: about an hour on two cores for small encoders and Flickr8k. full: every "
-            "fit to the preset's end, for a GPU."
-        ),
-    ] = "short",
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any option of the fits."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="A trial: so many images or pairs a split.")
-    ] = None,
-    precision: Annotated[
-        str, typer.Option(help="Of the encoders' arithmetic: float32, bfloat16, float16, or auto.")
-    ] = "auto",
-) -> None:
-    """Regenerate the paper's tables and figures as far as the data at hand allow.
-
-    Interrupted, it goes on where it stopped; what it cannot do it names, with the reason.
-    """
-    from dataclasses import replace
-
-    from .recipes.reproduce import reproduce as run
-    from .recipes.reproduce_runs import Options
-    from .train.config import parse_settings
-
-    options = Options(
-        part=part,
-        root=root or Path(os.environ.get("CBMF_DATA") or "data"),
-        out=out,
-        cache_root=_root(cache),
-        preset=preset,
-        seeds=seeds,
-        effort=effort,
-        settings=parse_settings(setting or ()),
-        limit=limit,
-        precision=precision,
-    )
-    named: dict[str, Any] = {"text": tuple(text or ()), "image": image, "miner": miner}
-    options = replace(options, **{name: value for name, value in named.items() if value})
-    with console.Ticker() as ticker:
-        encoding, fitting = console.PrecomputeReporter(ticker), console.FitReporter(ticker)
-        folder = run(options, encoding, fitting, ticker.line)
-    console.reproduction(folder)
-
-
-@cache_app.command("ls", cls=Command)
-def cache_ls(cache: CacheOption = "") -> None:
-    """List the streams: items, size, layout, completeness."""
-    from .cache.catalog import Cache
-
-    console.list_streams(Cache(_root(cache)))
-
-
-@cache_app.command("info", cls=Command)
-def cache_info(
-    stream: Annotated[str, typer.Argument(help="A stream's folder, or a part of its name.")],
-    cache: CacheOption = "",
-) -> None:
-    """Show what a stream was made of."""
-    from .cache.catalog import Cache
-
-    console.describe_stream(Cache(_root(cache)), stream)
-
-
-@cache_app.command("verify", cls=Command)
-def cache_verify(
-    cache: CacheOption = "",
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Only report; leave bad shards where they are.")
-    ] = False,
-) -> None:
-    """Digest every shard anew and name each bad one.
-
-    Bad shards are taken out, so that nothing wrong is used; the same cbmf precompute again writes
-    just those.
-    """
-    from .cache.catalog import Cache
-
-    if console.verify_cache(Cache(_root(cache)), keep):
-        raise typer.Exit(EXIT_FAILURE)
-
-
-@cache_app.command("gc", cls=Command)
-def cache_gc(
-    cache: CacheOption = "",
-    incomplete: Annotated[
-        bool, typer.Option("--incomplete", help="Also streams that lack shards.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-) -> None:
-    """Remove what nothing needs: half-written files, streams over items that are gone."""
-    from .cache.catalog import Cache
-
-    console.collect_garbage(Cache(_root(cache)), incomplete, dry_run)
+app.command(cls=Command, rich_help_panel="To begin with")(demo)
+app.command(cls=Command, rich_help_panel="The paper")(convirt)
+app.command(cls=Command, rich_help_panel="The paper")(reproduce)
 
 
 def main() -> None:
