@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from .precompute.pipeline import Progress as Encoding
     from .precompute.pipeline import SplitPlan, StreamPlan
     from .precompute.stage import Summary
-    from .recipes.convirt import ConvirtRequest, ConvirtResult
     from .train.loop import Progress as Fitting
     from .train.run import Run
 
@@ -397,32 +395,6 @@ def fit_summary(run: Run) -> None:
     )
 
 
-def convirt_summary(request: ConvirtRequest, result: ConvirtResult) -> None:
-    """The last lines of a training: what came out, and what to do with it."""
-    from .cache.files import read_json
-    from .train.loop import SUMMARY_NAME
-
-    console = out()
-    summary = read_json(result.run / SUMMARY_NAME)
-    kept = summary["best"]
-    console.print(
-        f"{summary['epochs']} epochs in {duration(summary['seconds'])} "
-        f"({duration(summary['cpu_seconds'])} of processor); kept epoch {kept['epoch']:.0f}, mean "
-        f"recall in validation {kept['val_recall']:.1%}"
-    )
-    where = f" --root {request.root}" if request.root else ""
-    where += f" --limit {request.limit}" if request.limit else ""
-    for label, command in (
-        (
-            "next:",
-            f"cbmf precompute {request.dataset}{where} --text {result.text_encoder} "
-            f"--image {result.image_encoder}",
-        ),
-        ("then:", f"cbmf evaluate all --run {result.run}"),
-    ):
-        console.print(f"{label} {command}", markup=False, soft_wrap=True, style="dim")
-
-
 def evaluation(found: Evaluation) -> None:
     """The tables of an evaluation, and what was skipped."""
     from .evaluate.tables import table, together
@@ -448,15 +420,3 @@ def evaluation(found: Evaluation) -> None:
     console.print(f"results: {found.folder}/results.md, results.json", markup=False, soft_wrap=True)
     for figure in found.figures:
         console.print(f"figure: {figure}", markup=False, soft_wrap=True)
-
-
-def reproduction(folder: Path) -> None:
-    """The tables of a reproduction, and where they lie."""
-    from rich.markdown import Markdown
-
-    from .recipes.reproduce import TABLES_NAME
-
-    console = out()
-    text = (folder / TABLES_NAME).read_text(encoding="utf-8")
-    console.print(Markdown(text) if console.is_terminal else text, soft_wrap=True)
-    console.print(f"results: {folder}/{TABLES_NAME}, tables.json, figures", soft_wrap=True)

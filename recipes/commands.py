@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import console
 from ..command import CacheOption, cache_root
+
+if TYPE_CHECKING:
+    from .convirt import ConvirtRequest, ConvirtResult
 
 
 def demo(
@@ -79,7 +82,7 @@ def convirt(
     )
     with console.Ticker() as ticker:
         result = train_convirt(request, console.FitReporter(ticker))
-    console.convirt_summary(request, result)
+    _convirt_summary(request, result)
 
 
 def reproduce(
@@ -151,4 +154,42 @@ def reproduce(
     with console.Ticker() as ticker:
         encoding, fitting = console.PrecomputeReporter(ticker), console.FitReporter(ticker)
         folder = run(options, encoding, fitting, ticker.line)
-    console.reproduction(folder)
+    _reproduction(folder)
+
+
+def _convirt_summary(request: ConvirtRequest, result: ConvirtResult) -> None:
+    """The last lines of a training: what came out, and what to do with it."""
+    from ..cache.files import read_json
+    from ..train.loop import SUMMARY_NAME
+
+    screen = console.out()
+    summary = read_json(result.run / SUMMARY_NAME)
+    kept = summary["best"]
+    screen.print(
+        f"{summary['epochs']} epochs in {console.duration(summary['seconds'])} "
+        f"({console.duration(summary['cpu_seconds'])} of processor); kept epoch {kept['epoch']:.0f}, mean "
+        f"recall in validation {kept['val_recall']:.1%}"
+    )
+    where = f" --root {request.root}" if request.root else ""
+    where += f" --limit {request.limit}" if request.limit else ""
+    for label, command in (
+        (
+            "next:",
+            f"cbmf precompute {request.dataset}{where} --text {result.text_encoder} "
+            f"--image {result.image_encoder}",
+        ),
+        ("then:", f"cbmf evaluate all --run {result.run}"),
+    ):
+        screen.print(f"{label} {command}", markup=False, soft_wrap=True, style="dim")
+
+
+def _reproduction(folder: Path) -> None:
+    """The tables of a reproduction, and where they lie."""
+    from rich.markdown import Markdown
+
+    from .reproduce import TABLES_NAME
+
+    screen = console.out()
+    text = (folder / TABLES_NAME).read_text(encoding="utf-8")
+    screen.print(Markdown(text) if screen.is_terminal else text, soft_wrap=True)
+    screen.print(f"results: {folder}/{TABLES_NAME}, tables.json, figures", soft_wrap=True)
