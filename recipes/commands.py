@@ -167,8 +167,8 @@ def _convirt_summary(request: ConvirtRequest, result: ConvirtResult) -> None:
     kept = summary["best"]
     screen.print(
         f"{summary['epochs']} epochs in {console.duration(summary['seconds'])} "
-        f"({console.duration(summary['cpu_seconds'])} of processor); kept epoch {kept['epoch']:.0f}, mean "
-        f"recall in validation {kept['val_recall']:.1%}"
+        f"({console.duration(summary['cpu_seconds'])} of processor); "
+        f"kept epoch {kept['epoch']:.0f}, mean recall in validation {kept['val_recall']:.1%}"
     )
     where = f" --root {request.root}" if request.root else ""
     where += f" --limit {request.limit}" if request.limit else ""
