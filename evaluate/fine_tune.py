@@ -97,7 +97,7 @@ def candidates_of(run: Run, task: Task) -> Iterator[Candidate]:
     for name, kind, model in models_of(run):
         yield Candidate(name, kind, model)
         if kind == "model":
-            yield Candidate(f"{model_name(run)}, frozen", kind, model, frozen=True)
+            yield Candidate(f"{model_name(run)}, head only", kind, model, frozen=True)
     if not run.alone:
         yield Candidate(f"raw {task.test.stream.encoder}", "raw", None, frozen=True)
 

@@ -39,7 +39,7 @@ def test_classes_that_stand_apart_are_learned_and_every_system_is_told(maker, tm
     )
     assert [(row.system, row.kind) for row in result.rows] == [
         ("cbmf-add", "model"),
-        ("cbmf-add, frozen", "model"),
+        ("cbmf-add, head only", "model"),
         ("linear heads", "baseline"),
         ("cbmf-add, untrained", "untrained"),
         ("raw eye", "raw"),
