@@ -144,7 +144,7 @@ def _table(
 ) -> PaperTable | None:
     rows: dict[tuple[str, str], Measured] = {}
     metrics: dict[str, None] = {}
-    notes: dict[str, None] = {}
+    notes: list[set[str]] = []
     axis: list[float] = []
     where = ""
     for entry in entries:
@@ -152,7 +152,7 @@ def _table(
             if not _fits(spec, result):
                 continue
             where, axis = f"{result.dataset}/{result.split}", result.axis or axis
-            notes |= dict.fromkeys(filter(None, [result.note]))
+            notes.append(set(filter(None, result.note.split("; "))))
             for row in result.rows:
                 name = row.system
                 if row.kind == "model" and entry.renamed:
@@ -165,8 +165,10 @@ def _table(
     for line in printed:
         shares = {name: {0: value / 100} for name, value in line["metrics"].items()}
         rows["paper", line["system"]] = Measured(f"{line['system']}, paper", "paper", shares)
+        metrics |= dict.fromkeys(shares)
     ordered = sorted(rows.values(), key=lambda row: ORDER.index(row.kind))
-    return PaperTable(spec, where, list(metrics), ordered, axis, list(notes))
+    common = sorted(set.intersection(*notes))  # what holds of one run alone is in its own results
+    return PaperTable(spec, where, list(metrics), ordered, axis, common)
 
 
 def _fits(spec: Spec, result: Result) -> bool:

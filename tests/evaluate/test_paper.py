@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -110,3 +111,21 @@ def test_a_figure_has_a_line_a_system_and_a_band_over_seeds():
     assert model.values == pytest.approx([0.2, 0.9])
     assert model.low == pytest.approx([0.1, 0.9]) and model.high == pytest.approx([0.3, 0.9])
     assert chance.label == "chance"
+
+
+def test_columns_of_the_paper_stay_where_ours_has_others_and_common_notes_are_told_once():
+    results = [
+        replace(
+            result(
+                [Row("cbmf-add", "model", {"epoch 4": 0.5, "epoch 20": 0.6})],
+                "fine-tune",
+                "tiny-imagenet",
+                "paper",
+            ),
+            note=f"the encoder is frozen; seed {seed}",
+        )
+        for seed in range(2)
+    ]
+    (table,) = paper_tables([Entry("cbmf-add", n, [r]) for n, r in enumerate(results)])
+    epochs = [f"epoch {n}" for n in (4, 20, 40, 60, 80, 100)]
+    assert table.metrics == epochs and table.notes == ["the encoder is frozen"]
