@@ -66,6 +66,7 @@ SPECS = (
     Spec("Table VI", "Tiny ImageNet, fine-tuned, by epoch", "fine-tune", "tiny-imagenet", "", "VI"),
     Spec("Figure 4", "Retrieval, precision at k", "retrieval", "flickr8k", "paper", panels=True),
     Spec("Figure 4, standard", "Retrieval, recall at k", "retrieval", "flickr8k", "standard"),
+    Spec("Retrieval", "COCO, recall at k", "retrieval", "coco", "standard"),
 )
 
 

@@ -26,6 +26,7 @@ PAPER_FUSIONS = ("add", "dot")
 OTHER_FUSIONS = ("mul", "concat", "additive", "general")
 TEXT_CASES = (("paraphrase", "qqp"), ("paraphrase", "mrpc"), ("similarity", "stsb"))
 IMAGE_CASES = (
+    ("retrieval", "coco"),
     ("retrieval", "flickr8k"),
     ("zero-shot", "cifar10"),
     ("linear", "cifar100"),
@@ -150,7 +151,7 @@ class Workshop:
         if train is None:
             return None
         for _, name in IMAGE_CASES:
-            if name not in self.shelf.datasets:
+            if name not in self.shelf.datasets and name != "coco":
                 self.shelf.encode(name, text, image)
         sides = (self.shelf.encoders["image"][0], self.shelf.encoders["text"][0])
 
