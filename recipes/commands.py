@@ -126,6 +126,10 @@ def reproduce(
     precision: Annotated[
         str, typer.Option(help="Of the encoders' arithmetic: float32, bfloat16, float16, or auto.")
     ] = "auto",
+    jobs: Annotated[
+        int, typer.Option(help="Processes that fit and score at once: on a CPU, one a core.")
+    ] = 1,
+    share: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Regenerate the paper's tables and figures as far as the data at hand allow.
 
@@ -148,13 +152,16 @@ def reproduce(
         settings=parse_settings(setting or ()),
         limit=limit,
         precision=precision,
+        jobs=jobs,
+        share=share,
     )
     named: dict[str, Any] = {"text": tuple(text or ()), "image": image, "miner": miner}
     options = replace(options, **{name: value for name, value in named.items() if value})
     with console.Ticker() as ticker:
         encoding, fitting = console.PrecomputeReporter(ticker), console.FitReporter(ticker)
         folder = run(options, encoding, fitting, ticker.line)
-    _reproduction(folder)
+    if share is None:
+        _reproduction(folder)
 
 
 def _convirt_summary(request: ConvirtRequest, result: ConvirtResult) -> None:

@@ -6,10 +6,14 @@ always are, so an interrupted call goes on where it stopped.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from ..cache.errors import CacheError, InputError, RunError
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     from ..train.loop import Report
 
 TABLES_NAME = "tables.md"
+WATCH_S, EXIT_ORPHANED = 0.5, 1
+CHILD = "from cbmf.cli import main; main()"
+"""What a process of a shared reproduction runs, with the parent's own arguments."""
 
 
 @dataclass
@@ -52,12 +59,50 @@ class Reproduction:
         if not any(parts.values()):
             reasons = [f"{what}: {why}" for what, why in self.shelf.skipped.items()]
             raise InputError("; ".join(reasons))
+        if self.options.share is not None:
+            Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        elif self.options.jobs > 1:
+            self._share_out()
+        turn = 0
         for seed in range(self.options.seeds):
             for part, plans in parts.items():
                 for plan in plans(seed) if plans else ():
-                    self._score(part, plan)
-            self.write()
+                    if self.options.share in (None, turn % self.options.jobs):
+                        self._score(part, plan)
+                    turn += 1
+            if self.options.share is None:
+                self.write()
         return self.folder
+
+    def _share_out(self) -> None:
+        """Let processes of their own make the runs; what they leave is then only read.
+
+        Raises:
+            RunError: If one of them failed; names its log.
+        """
+        jobs, out = self.options.jobs, self.options.out
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        logs = [out / f"job-{share}.log" for share in range(jobs)]
+        out.mkdir(parents=True, exist_ok=True)
+        self.say(f"{jobs} processes fit and score; they tell in {', '.join(map(str, logs))}")
+        children = []
+        for share, log in enumerate(logs):
+            with log.open("w") as file:
+                words = [sys.executable, "-c", CHILD, *sys.argv[1:], "--share", str(share)]
+                children.append(
+                    subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=environment)
+                )
+        try:
+            codes = [child.wait() for child in children]
+        except BaseException:
+            for child in children:
+                child.terminate()
+            raise
+        for code, log in zip(codes, logs, strict=True):
+            if code:
+                last = (log.read_text().strip().splitlines() or ["no word"])[-1]
+                raise RunError(f"{log}: a process ended with exit code {code}: {last}")
 
     def _score(self, part: str, plan: Plan) -> None:
         """Make a run and score it; what fails is skipped, with the reason."""
@@ -122,6 +167,13 @@ class Reproduction:
             "interval over what was sampled (images, groups of pairs), σ the deviation over seeds. "
             "Bold: the best of ours, floors included.\n"
         )
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has been killed: two must never make the same run."""
+    while os.getppid() == parent:
+        time.sleep(WATCH_S)
+    os._exit(EXIT_ORPHANED)
 
 
 def reproduce(

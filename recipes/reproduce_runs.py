@@ -78,6 +78,10 @@ class Options:
     """Only so many images or pairs of each split: a trial."""
     precision: str = "auto"
     """Arithmetic inside the encoders."""
+    jobs: int = 1
+    """Processes that fit and score at once; each gets its share of the cores."""
+    share: int | None = None
+    """Of `jobs` processes, which one this is: it makes every jobs-th run and writes no tables."""
 
     def __post_init__(self) -> None:
         if self.part not in (*PARTS, "all"):
@@ -86,6 +90,8 @@ class Options:
             raise InputError(f"--effort {self.effort!r} is unknown; short or full")
         if self.seeds < 1:
             raise InputError(f"--seeds must be at least 1, got {self.seeds}")
+        if self.jobs < 1 or (self.share is not None and not 0 <= self.share < self.jobs):
+            raise InputError(f"--jobs must be at least 1, got {self.jobs} (share {self.share})")
         if len(self.text) != 2:
             raise InputError(
                 f"text is aligned with text: name two encoders with --text, got {len(self.text)}"

@@ -15,7 +15,7 @@ WORDS = (
     "reproduce", "all", "--root", "data", "--cache", "emb", "--out", "out", "--seeds", "2",
     "--text", "demo-bert", "--text", "demo-roberta", "--image", "demo-vit", "--miner", "demo-bert",
     "--set", "epochs=2", "--set", "batch_size=32", "--set", "width=32", "--set", "ffn_width=32",
-    "--limit", "60",
+    "--limit", "60", "--jobs", "2",
 )  # fmt: skip
 
 
