@@ -69,7 +69,9 @@ def write_tar(path, files, folder="cifar-10-batches-py"):
 
 
 @pytest.mark.parametrize(
-    "dump", [python2_pickle, *(python3_pickle(p) for p in (2, 3, 4, 5))], ids=str
+    "dump",
+    [python2_pickle, *(python3_pickle(p) for p in (2, 3, 4, 5))],
+    ids=["python 2", *(f"python 3, protocol {p}" for p in (2, 3, 4, 5))],
 )
 def test_python_2_and_3_pickles_give_the_same_images(tmp_path, cifar10_files, dump):
     write_tar(tmp_path / "cifar-10-python.tar.gz", cifar10_files(dump))
