@@ -17,10 +17,9 @@ from ..cache.items import Items
 from ..train.aligner import Aligner
 from ..train.bank import Bank
 from ..train.run import Run
-from .labelled import Task, are_labelled, interval_of, prepare, ranks_of
+from .labelled import Task, are_labelled, interval_of, prepare, ranks_of, result_of
 from .ranks import recall_at
 from .results import Result, Row
-from .sides import note_on_split, run_name
 from .systems import model_name, models_of
 from .tuning import Classifier, Training, quick_half, train_classifier
 
@@ -89,7 +88,8 @@ def evaluate_fine_tune(
         rows.append(_row(candidate, _scores(candidate, run, task, training, told), task))
     chance = {f"epoch {epoch}": 1 / task.classes for epoch in training.scored}
     rows.append(Row("chance", "chance", chance))
-    return [_result(run, task, training, rows, round(time.perf_counter() - started, 3))]
+    seconds = round(time.perf_counter() - started, 3)
+    return [result_of(run, task, BENCHMARK, PROTOCOL, rows, _note(training), seconds)]
 
 
 def candidates_of(run: Run, task: Task) -> Iterator[Candidate]:
@@ -134,25 +134,9 @@ def _row(candidate: Candidate, scores: dict[int, np.ndarray], task: Task) -> Row
     )
 
 
-def _result(run: Run, task: Task, training: Training, rows: list[Row], seconds: float) -> Result:
-    notes = [
+def _note(training: Training) -> str:
+    return (
         f"projection, context and DFE trained for {training.epochs} epochs with a linear "
         f"classifier{' in bfloat16' if training.half else ''}, seed {training.seed}; "
-        "the encoder is frozen",
-        note_on_split(run, task.dataset, task.split),
-    ]
-    return Result(
-        benchmark=BENCHMARK,
-        dataset=task.dataset,
-        split=task.split,
-        protocol=PROTOCOL,
-        run=run_name(run),
-        preset=run.config.preset,
-        rows=rows,
-        encoders=task.encoders,
-        fingerprints=task.fingerprints,
-        counts=task.counts,
-        excluded=task.excluded,
-        note="; ".join(filter(None, notes)),
-        seconds=seconds,
+        "the encoder is frozen"
     )

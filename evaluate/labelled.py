@@ -5,7 +5,6 @@ N images of a split, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,8 @@ from ..cache.stream import Stream
 from ..train.run import Run
 from ..train.source import TEST, TRAIN
 from .bootstrap import intervals
-from .sides import run_name, stream_of
+from .results import Result, Row
+from .sides import note_on_split, run_name, stream_of
 
 IMAGE = "image"
 
@@ -168,4 +168,29 @@ def interval_of(ranks: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-Report = Callable[[str], None]
+def result_of(
+    run: Run,
+    task: Task,
+    benchmark: str,
+    protocol: str,
+    rows: list[Row],
+    note: str,
+    seconds: float,
+) -> Result:
+    """The result of a benchmark on a task; to its note is added what the fit saw of the split."""
+    notes = [note, note_on_split(run, task.dataset, task.split)]
+    return Result(
+        benchmark=benchmark,
+        dataset=task.dataset,
+        split=task.split,
+        protocol=protocol,
+        run=run_name(run),
+        preset=run.config.preset,
+        rows=rows,
+        encoders=task.encoders,
+        fingerprints=task.fingerprints,
+        counts=task.counts,
+        excluded=task.excluded,
+        note="; ".join(filter(None, notes)),
+        seconds=seconds,
+    )

@@ -16,12 +16,11 @@ from ..cache.items import Items
 from ..cache.stream import Stream
 from ..train.run import Run
 from .classification import DEEPEST, mean_class_recall
-from .labelled import Task, are_labelled, interval_of, prepare, ranks_of
+from .labelled import Task, are_labelled, interval_of, prepare, ranks_of, result_of
 from .probe import logistic_scores, sgd_scores
 from .projection import project
 from .ranks import recall_at
 from .results import Result, Row
-from .sides import note_on_split, run_name
 from .systems import models_of
 
 BENCHMARK = "linear"
@@ -90,7 +89,9 @@ def evaluate_linear(
     notes = {"standard": chosen, "paper": f"SGD on standardised features, seed {seed}"}
     rows = {"standard": [*standard, _chance(task)], "paper": [*paper, _paper_chance(task)]}
     seconds = round(time.perf_counter() - started, 3)
-    return [_result(run, task, name, rows[name], notes[name], seconds) for name in rows]
+    return [
+        result_of(run, task, BENCHMARK, name, rows[name], notes[name], seconds) for name in rows
+    ]
 
 
 def features_of(run: Run, task: Task) -> Iterator[Features]:
@@ -155,24 +156,3 @@ def _chance(task: Task) -> Row:
 
 def _paper_chance(task: Task) -> Row:
     return Row("chance", "chance", {f"epoch {epoch}": 1 / task.classes for epoch in EPOCHS})
-
-
-def _result(
-    run: Run, task: Task, protocol: str, rows: list[Row], note: str, seconds: float
-) -> Result:
-    notes = [note, note_on_split(run, task.dataset, task.split)]
-    return Result(
-        benchmark=BENCHMARK,
-        dataset=task.dataset,
-        split=task.split,
-        protocol=protocol,
-        run=run_name(run),
-        preset=run.config.preset,
-        rows=rows,
-        encoders=task.encoders,
-        fingerprints=task.fingerprints,
-        counts=task.counts,
-        excluded=task.excluded,
-        note="; ".join(filter(None, notes)),
-        seconds=seconds,
-    )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ..cache.catalog import Cache
 from ..cache.errors import CacheError, InputError
@@ -133,9 +134,11 @@ def evaluate(
     _check(names)
     evaluation = Evaluation(run.folder / RESULTS_FOLDER)
     stored = [] if again else read_results(evaluation.folder)
+    model = _model(run)
+    drawn_anew = False
     for case in _cases(cache, run, names, dataset, split, evaluation.skipped):
         options = {"epochs": fine_tune_epochs} if case.benchmark == fine_tune.BENCHMARK else {}
-        inputs = _inputs(cache, run, case, options)
+        inputs = value_digest({**model, "options": options, **_data(cache, case)})
         kept = [r for r in stored if r.inputs == inputs and r.key[:3] == case.key]
         if kept:
             evaluation.results.extend(kept)
@@ -153,18 +156,29 @@ def evaluate(
         found = [replace(result, inputs=inputs) for result in found]
         _save(evaluation.folder, found)
         evaluation.results.extend(found)
+        drawn_anew = drawn_anew or any(result.axis for result in found)
     if not evaluation.results:
         raise InputError(_nothing(cache, names, evaluation.skipped))
-    fresh = evaluation.kept < len(evaluation.results)
     evaluation.figures = figure_paths(evaluation.folder)
-    if fresh or not all(path.exists() for path in evaluation.figures):
+    if drawn_anew or not all(path.exists() for path in evaluation.figures):
         draw_results(evaluation.folder)
     return evaluation
 
 
-def _inputs(cache: Cache, run: Run, case: Case, options: Mapping[str, int]) -> str:
-    """Digest of all that a benchmark's figures follow from."""
+def _model(run: Run) -> dict[str, Any]:
+    """What the figures of a run follow from, its data apart, as JSON values."""
     weights = sorted(run.folder.glob(f"**/{WEIGHTS_NAME}"))
+    return {
+        "version": RESULTS_VERSION,
+        "finished": run.finished,
+        "alone": run.alone,
+        "fit": asdict(run.config),
+        "weights": [(path.parent.name, file_digest(path)) for path in weights],
+    }
+
+
+def _data(cache: Cache, case: Case) -> dict[str, Any]:
+    """What the figures of a benchmark follow from in the cache: items and embeddings."""
     embeddings = {
         split: [
             file_digest(cache.folder(dataset, split) / ITEMS_NAME),
@@ -173,17 +187,7 @@ def _inputs(cache: Cache, run: Run, case: Case, options: Mapping[str, int]) -> s
         for dataset, split in cache.splits()
         if dataset == case.dataset
     }
-    made_of = {
-        "benchmark": case.key,
-        "options": dict(options),
-        "version": RESULTS_VERSION,
-        "finished": run.finished,
-        "alone": run.alone,
-        "fit": asdict(run.config),
-        "weights": [(path.parent.name, file_digest(path)) for path in weights],
-        "embeddings": embeddings,
-    }
-    return value_digest(made_of)
+    return {"benchmark": case.key, "embeddings": embeddings}
 
 
 def _check(names: Sequence[str]) -> None:

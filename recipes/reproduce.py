@@ -20,7 +20,7 @@ from ..cache.errors import CacheError, InputError, RunError
 from ..cache.files import new_file, write_json
 from ..precompute.stage import Reporter
 from .reproduce_data import Shelf
-from .reproduce_runs import EFFORTS, Options, Plan, Workshop
+from .reproduce_runs import Options, Plan, Workshop
 
 if TYPE_CHECKING:
     from ..evaluate.paper import Entry
@@ -123,7 +123,7 @@ class Reproduction:
                     run,
                     [benchmark],
                     dataset=dataset,
-                    fine_tune_epochs=EFFORTS[self.options.effort].fine_tune_epochs,
+                    fine_tune_epochs=self.options.length.fine_tune_epochs,
                     report=lambda text: None,
                 )
                 found += done.results
@@ -148,7 +148,7 @@ class Reproduction:
         settings = {k: str(v) for k, v in asdict(self.options).items()}
         document = {
             "options": settings,
-            "effort": asdict(EFFORTS[self.options.effort]),
+            "effort": asdict(self.options.length),
             "minutes": (time.monotonic() - self.began) / 60,
             "tables": to_json(tables),
             "skipped": self.shelf.skipped,

@@ -98,6 +98,11 @@ class Options:
             )
 
     @property
+    def length(self) -> Effort:
+        """How long the fits go on."""
+        return EFFORTS[self.effort]
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """The parts to run, in order."""
         return PARTS if self.part == "all" else (self.part,)
@@ -162,7 +167,7 @@ class Workshop:
         sides = (self.shelf.encoders["image"][0], self.shelf.encoders["text"][0])
 
         def plans(seed: int) -> Iterator[Plan]:
-            extra = seed < EFFORTS[self.options.effort].extra_seeds
+            extra = seed < self.options.length.extra_seeds
             for fusion in (*PAPER_FUSIONS, *(OTHER_FUSIONS if extra else ())):
                 first = fusion == PAPER_FUSIONS[0]
                 make = self._fit(train, f"image-{fusion}", seed, fusion, sides, first)
@@ -210,7 +215,7 @@ class Workshop:
                 config = preset(self.options.preset, method="convirt", **given)
             else:
                 given |= {"fusion": fusion, "layout": "tokens", "baseline": baseline}
-                epochs = EFFORTS[self.options.effort].epochs
+                epochs = self.options.length.epochs
                 if epochs is not None:
                     given["epochs"] = epochs
                 config = preset(self.options.preset, **{**given, **self.options.settings})
@@ -235,7 +240,7 @@ class Workshop:
                 text=self.options.text[0],
                 image=self.options.image,
                 out=out,
-                epochs=EFFORTS[self.options.effort].convirt_epochs,
+                epochs=self.options.length.convirt_epochs,
                 seed=seed,
                 limit=self.options.limit,
             )
