@@ -6,11 +6,13 @@ always are, so an interrupted call goes on where it stopped.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -63,16 +65,26 @@ class Reproduction:
             Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         elif self.options.jobs > 1:
             self._share_out()
-        turn = 0
-        for seed in range(self.options.seeds):
-            for part, plans in parts.items():
-                for plan in plans(seed) if plans else ():
-                    if self.options.share in (None, turn % self.options.jobs):
-                        self._score(part, plan)
-                    turn += 1
-            if self.options.share is None:
-                self.write()
+        turns = [
+            [(part, plan) for part, plans in parts.items() if plans for plan in plans(seed)]
+            for seed in range(self.options.seeds)
+        ]
+        if self.options.share is not None:
+            self._take_turns([turn for of_seed in turns for turn in of_seed])
+            return self.folder
+        for of_seed in turns:
+            for part, plan in of_seed:
+                self._score(part, plan)
+            self.write()
         return self.folder
+
+    def _take_turns(self, turns: list[tuple[str, Plan]]) -> None:
+        """Make the runs that no other process of this call has begun, the long ones first."""
+        for part, plan in sorted(turns, key=lambda turn: not turn[1].long):
+            name = f".{part}-{plan.label.replace(', ', '-').replace(' ', '-')}-{plan.seed}.turn"
+            with _turn(self.options.out / name) as ours:
+                if ours:
+                    self._score(part, plan)
 
     def _share_out(self) -> None:
         """Let processes of their own make the runs; what they leave is then only read.
@@ -167,6 +179,29 @@ class Reproduction:
             "interval over what was sampled (images, groups of pairs), σ the deviation over seeds. "
             "Bold: the best of ours, floors included.\n"
         )
+
+
+@contextmanager
+def _turn(path: Path) -> Iterator[bool]:
+    """Whether this process is the first of its parent's to come to a run; held until it is made.
+
+    The file keeps the parent's number, so a turn that was taken in an earlier call is free again.
+    """
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        parent = str(os.getppid()).encode()
+        file.seek(0)
+        if file.read() == parent:
+            yield False
+            return
+        file.truncate(0)
+        file.write(parent)
+        file.flush()
+        yield True
 
 
 def _end_with(parent: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,17 +39,16 @@ class Effort:
     """How long the fits go on."""
 
     epochs: int | None
-    """Of the cached fits; None: the preset's own."""
+    """Of the cached fits of text with images; None: the preset's own."""
+    text_epochs: int | None
+    """Of the cached fits of text with text, which have several times as many pairs."""
     convirt_epochs: int
     """Of ConVIRT, both encoders trained."""
-    extra_seeds: int
-    """Fits at most of what takes longest beside the paper's main rows: ConVIRT end to end, and the
-    fusions that its text does not use."""
     fine_tune_epochs: int
     """On Tiny ImageNet."""
 
 
-EFFORTS = {"short": Effort(12, 1, 1, 20), "full": Effort(None, 10, 99, 100)}
+EFFORTS = {"short": Effort(12, 4, 1, 20), "full": Effort(None, None, 10, 100)}
 """`short`: about an hour on two cores for Flickr8k and small encoders. `full`: for a GPU."""
 
 
@@ -81,7 +80,7 @@ class Options:
     jobs: int = 1
     """Processes that fit and score at once; each gets its share of the cores."""
     share: int | None = None
-    """Of `jobs` processes, which one this is: it makes every jobs-th run and writes no tables."""
+    """Of `jobs` processes, which one this is: it makes runs that no other has begun, no tables."""
 
     def __post_init__(self) -> None:
         if self.part not in (*PARTS, "all"):
@@ -121,6 +120,9 @@ class Plan:
     """Fits the run, or opens it; with the cache that holds its embeddings."""
     alone: bool
     """Whether floors are left out, since another run has them."""
+    long: bool = False
+    """Whether it takes several times as long as others: it is begun first where runs are shared
+    out."""
 
 
 Plans = Callable[[int], Iterator[Plan]]
@@ -151,7 +153,8 @@ class Workshop:
         sides = (*self.shelf.encoders["text"][:2],)
 
         def plans(seed: int) -> Iterator[Plan]:
-            make = self._fit(train, f"text-{TEXT_FUSION}", seed, TEXT_FUSION, sides, True)
+            own = self._fused(TEXT_FUSION, self.options.length.text_epochs, baseline=True)
+            make = self._fit(train, f"text-{TEXT_FUSION}", seed, sides, **own)
             yield self._plan(f"cbmf-{TEXT_FUSION}", seed, TEXT_CASES, make, alone=False)
 
         return plans
@@ -167,20 +170,27 @@ class Workshop:
         sides = (self.shelf.encoders["image"][0], self.shelf.encoders["text"][0])
 
         def plans(seed: int) -> Iterator[Plan]:
-            extra = seed < self.options.length.extra_seeds
-            for fusion in (*PAPER_FUSIONS, *(OTHER_FUSIONS if extra else ())):
+            for fusion in (*PAPER_FUSIONS, *OTHER_FUSIONS):
                 first = fusion == PAPER_FUSIONS[0]
-                make = self._fit(train, f"image-{fusion}", seed, fusion, sides, first)
+                own = self._fused(fusion, self.options.length.epochs, baseline=first)
+                make = self._fit(train, f"image-{fusion}", seed, sides, **own)
                 short = self.options.effort == "short" and fusion in OTHER_FUSIONS
                 cases = IMAGE_CASES[:-1] if short else IMAGE_CASES
                 yield self._plan(f"cbmf-{fusion}", seed, cases, make, alone=not first)
-            make = self._fit(train, "convirt-frozen", seed, None, sides, False)
+            make = self._fit(train, "convirt-frozen", seed, sides, method="convirt")
             yield self._plan("ConVIRT, frozen", seed, IMAGE_CASES, make, alone=True)
-            if extra:
-                make = self._end_to_end(train, seed)
-                yield self._plan("ConVIRT, end to end", seed, IMAGE_CASES, make, alone=False)
+            make = self._end_to_end(train, seed)
+            last = self._plan("ConVIRT, end to end", seed, IMAGE_CASES, make, alone=False)
+            yield replace(last, long=True)
 
         return plans
+
+    def _fused(self, fusion: str, epochs: int | None, baseline: bool) -> dict[str, Any]:
+        """Options of a fit on tokens; epochs None: as many as the preset has."""
+        own: dict[str, Any] = {"fusion": fusion, "layout": "tokens", "baseline": baseline}
+        if epochs is not None:
+            own["epochs"] = epochs
+        return {**own, **self.options.settings}
 
     def _plan(
         self,
@@ -199,26 +209,17 @@ class Workshop:
         train: str,
         name: str,
         seed: int,
-        fusion: str | None,
         sides: tuple[str, ...],
-        baseline: bool,
+        **own: Any,
     ) -> Callable[[], tuple[Run, Cache]]:
-        """A fit on the cache: of a fusion on tokens, or of frozen ConVIRT for None."""
+        """A fit on the cache, of the options `own`."""
 
         def make() -> tuple[Run, Cache]:
             from ..train.config import preset
             from ..train.fit import fit
 
-            given: dict[str, Any] = dict(zip(("left", "right"), sides, strict=True))
-            given["seed"] = seed
-            if fusion is None:
-                config = preset(self.options.preset, method="convirt", **given)
-            else:
-                given |= {"fusion": fusion, "layout": "tokens", "baseline": baseline}
-                epochs = self.options.length.epochs
-                if epochs is not None:
-                    given["epochs"] = epochs
-                config = preset(self.options.preset, **{**given, **self.options.settings})
+            left, right = sides
+            config = preset(self.options.preset, left=left, right=right, seed=seed, **own)
             cache = Cache(self.options.cache_root)
             out = self.options.out / "runs" / f"{name}-{seed}"
             dataset = self.shelf.datasets[train]
@@ -230,6 +231,7 @@ class Workshop:
         """ConVIRT with both encoders trained; its embeddings go into a cache of its own."""
 
         def make() -> tuple[Run, Cache]:
+            from ..evaluate.sides import default_split
             from ..train.run import Run
             from .convirt import ConvirtRequest, train_convirt
 
@@ -248,10 +250,15 @@ class Workshop:
             cache = Cache(out / "embeddings")
             encoder = EncoderOptions(precision=self.options.precision)
             text, image = (str(done.text_encoder),), (str(done.image_encoder),)
-            for _, name in IMAGE_CASES:
+            run = Run.load(done.run)
+            for benchmark, name in IMAGE_CASES:
                 if name in self.shelf.datasets:
                     encode = self.shelf.request(name, text, image, encoder, cache.root)
+                    if benchmark == "retrieval":  # its training was end to end
+                        known = Cache(self.options.cache_root)
+                        split = default_split(known, self.shelf.datasets[name], run)
+                        encode = replace(encode, splits=(split,))
                     precompute(encode, self.shelf.encoding)
-            return Run.load(done.run), cache
+            return run, cache
 
         return make
