@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .aligner import Aligner, EncoderSpec
+from .dropout import Dropout
 from .model import mean_over_tokens
 from .model_config import ModelConfig
 
@@ -44,6 +45,6 @@ def _head(width: int, config: ModelConfig) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(width, config.projection_width),
         nn.ReLU(),
-        nn.Dropout(config.projection_dropout),
+        Dropout(config.projection_dropout),
         nn.Linear(config.projection_width, config.width),
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .dropout import Dropout
 from .model_config import ModelConfig
 
 
@@ -53,7 +54,7 @@ class Block(nn.Module):
         self.widen = nn.Linear(config.width, config.ffn_width)
         self.narrow = nn.Linear(config.ffn_width, config.width)
         self.norm1, self.norm2 = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
-        self.dropout = nn.Dropout(config.block_dropout)
+        self.dropout = Dropout(config.block_dropout)
         self.activation = F.relu if config.activation == "relu" else F.gelu
         if config.zero_start:
             for last in (self.attention.out, self.narrow):

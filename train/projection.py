@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .dropout import Dropout
 from .model_config import ModelConfig
 
 
@@ -25,7 +26,7 @@ class Inputs(nn.Module):
         self.register_buffer("deviation", torch.ones(width))  # (d_in,)
         self.register_buffer("longest", torch.ones((), dtype=torch.int64))  # tokens
         self.noise = config.input_noise
-        self.dropout = nn.Dropout(config.input_dropout)
+        self.dropout = Dropout(config.input_dropout)
 
     def forward(self, values: Tensor) -> Tensor:
         """(B, L, d_in) -> (B, L, d_in); only noise and dropout if nothing was measured."""
@@ -55,7 +56,7 @@ class Projection(nn.Module):
         super().__init__()
         self.hidden = nn.Linear(width, config.projection_width)
         self.out = nn.Linear(config.projection_width, config.width)
-        self.dropout = nn.Dropout(config.projection_dropout)
+        self.dropout = Dropout(config.projection_dropout)
         self.norm = nn.LayerNorm(config.width) if config.projection_norm else nn.Identity()
         self.skip = nn.Linear(width, config.width) if config.projection_skip else None
         if config.projection_skip:
