@@ -8,9 +8,10 @@ from torch import Tensor
 
 from .aligner import Aligner
 from .bank import Bank
+from .packing import parts_by_length
 
-POOLED_BLOCK, TOKEN_BLOCK = 8192, 128
-"""Items that are encoded at once; token sequences in blocks of about one length."""
+POOLED_BLOCK = 8192
+"""Pooled items that are encoded at once."""
 
 
 def encode_items(model: Aligner, encoder: int, bank: Bank, positions: np.ndarray) -> Tensor:
@@ -29,11 +30,12 @@ def encode_items(model: Aligner, encoder: int, bank: Bank, positions: np.ndarray
     image = model.encoders[encoder].modality == "image"
     keep = 1.0 - model.config.token_dropout if model.training and image else 1.0
     if bank.offsets is None:
-        order, block = torch.arange(len(index), device=bank.device), POOLED_BLOCK
+        parts = np.array_split(np.arange(len(index)), max(1, -(-len(index) // POOLED_BLOCK)))
     else:
-        order, block = torch.argsort(bank.lengths(index), stable=True), TOKEN_BLOCK
+        parts = parts_by_length(bank.lengths(index).cpu().numpy() * keep, device.type)
     rows = []
-    for part in order.split(block):
-        values, mask = bank.gather(index[part], keep)
+    for part in parts:
+        values, mask = bank.gather(index[torch.from_numpy(part).to(bank.device)], keep)
         rows.append(model.encode(encoder, values.to(device), mask.to(device)))
-    return torch.cat(rows)[torch.argsort(order).to(device)]
+    back = torch.from_numpy(np.argsort(np.concatenate(parts))).to(device)
+    return torch.cat(rows)[back]
