@@ -19,7 +19,7 @@ from ..cache.errors import InputError
 from ..train.aligner import Aligner
 from ..train.bank import Bank
 from ..train.config import FitConfig
-from ..train.loop import in_half
+from ..train.step import in_half
 
 RATE, HEAD_RATE = 1e-3, 1e-2
 """Highest learning rates of AdamW: of a model, and of the classifier on top of it. Rates and decay

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
@@ -10,30 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from ..cache.errors import RunError
 from ..cache.files import full_disk_is_one_line, new_file, write_json
 from .aligner import Aligner
-from .bank import Bank
-from .batches import Batch, batch_count, epoch_batches, generator
+from .batches import batch_count, epoch_batches, generator
 from .checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from .config import FitConfig
 from .data import FitData
-from .encoding import encode_items
 from .history import HISTORY_NAME
-from .mixing import mix
-from .schedule import Schedule, build_optimizer
-from .validation import batch_loss, validate
+from .step import Step
+from .validation import validate
 
 SUMMARY_NAME = "summary.json"
-
-
-def in_half(config: FitConfig, device: torch.device) -> bool:
-    """Whether the model trains in bfloat16 on a device."""
-    return config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
 
 
 @dataclass(frozen=True)
@@ -69,11 +58,8 @@ class Loop:
         self.model, self.config, self.data = model, config, data
         self.folder, self.report = folder, report
         self.device = model.temperature.log_scale.device
-        self.average = copy.deepcopy(model).eval() if config.ema else None
-        self.optimizer = build_optimizer(model, config)
-        steps = batch_count(data.train.table, config) * config.epochs
-        self.schedule = Schedule(config, steps)
-        self.epoch, self.step, self.best_epoch = 0, 0, 0
+        self.step = Step(model, config, batch_count(data.train.table, config) * config.epochs)
+        self.epoch, self.best_epoch = 0, 0
         self.history: list[dict[str, float]] = []
         if self.checkpoint.exists():
             self._restore()
@@ -96,7 +82,7 @@ class Loop:
             pairs = self._pairs_an_epoch()
             self.epoch += 1
             line: dict[str, float] = {"epoch": self.epoch, "train_loss": loss}
-            line |= validate(self.average or self.model, self.data.val, self.config)
+            line |= validate(self.step.average or self.model, self.data.val, self.config)
             self._check_finite(line)
             line |= {"lr": rate, "temperature": 1 / self.model.temperature.scale().item()}
             line |= {"seconds": time.perf_counter() - started, "pairs_per_s": pairs / trained_s}
@@ -133,82 +119,42 @@ class Loop:
             torch.manual_seed(int(random.integers(2**62)))  # dropout, noise
             self.model.train()
             for batch in epoch_batches(self.data.train.table, self.config, self.epoch):
-                loss = self._loss(batch, random)
-                self._update(loss)
-                total += loss.detach() * len(batch.owner)
+                total += self.step.take(self.data.train, batch, random) * len(batch.owner)
                 pairs += len(batch.owner)
-        return total.item() / pairs, float(self.optimizer.param_groups[0]["lr"])
-
-    def _loss(self, batch: Batch, random: np.random.Generator) -> Tensor:
-        data = self.data.train
-        half = in_half(self.config, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, half):
-            if self.config.mixup:
-                left = self._gather(data.left, batch.left)  # (B, 1, d_left)
-                right = self._gather(data.right, batch.right)  # (C, 1, d_right)
-                left, right = mix(left, right, batch, self.config.mixup, random)
-                one = torch.ones(1, 1, dtype=torch.bool, device=self.device)
-                rows = self.model.encode(0, left, one.expand(len(left), 1))  # (B, D)
-                partners = self.model.encode(1, right, one.expand(len(right), 1))  # (C, D)
-            else:
-                rows = encode_items(self.model, 0, data.left, batch.left)
-                partners = encode_items(self.model, 1, data.right, batch.right)
-        scale = self.model.temperature.scale()
-        return batch_loss(rows, partners, batch, scale, self.config.loss)
-
-    def _gather(self, bank: Bank, positions: np.ndarray) -> Tensor:
-        values, _ = bank.gather(torch.from_numpy(positions).to(bank.device))
-        return values.to(self.device)
-
-    def _update(self, loss: Tensor) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.config.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.model.temperature.clamp()
-        self.step += 1
-        if self.average is not None:
-            decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-            with torch.no_grad():
-                for kept, new in zip(
-                    self.average.parameters(), self.model.parameters(), strict=True
-                ):
-                    kept.lerp_(new, 1 - decay)
+        return total.item() / pairs, self.step.rate
 
     def _note(self, line: dict[str, float]) -> None:
         """Keep an epoch: history, the best weights, the checkpoint; then tell."""
         self.history.append(line)
-        self.schedule.observe(line["val_loss"])
+        self.step.schedule.observe(line["val_loss"])
         name, sign = self.config.stop_on, 1 if self.config.stop_on == "val_recall" else -1
         best = self.history[self.best_epoch - 1][name] if self.best_epoch else -sign * math.inf
         if sign * line[name] > sign * best:
             self.best_epoch = self.epoch
-            (self.average or self.model).save_weights(self.folder)
+            (self.step.average or self.model).save_weights(self.folder)
         path = self.folder / HISTORY_NAME
         with full_disk_is_one_line(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         state = {
             "epoch": self.epoch,
-            "step": self.step,
+            "step": self.step.done,
             "best_epoch": self.best_epoch,
-            "schedule": self.schedule.state(),
+            "schedule": self.step.schedule.state(),
             "history": self.history,
         }
-        write_checkpoint(self.checkpoint, self._modules(), self.optimizer, state)
+        write_checkpoint(self.checkpoint, self._modules(), self.step.optimizer, state)
         self.report(Progress(self.model.method, _text(line), self.epoch, self.config.epochs, line))
 
     def _modules(self) -> dict[str, torch.nn.Module]:
         modules: dict[str, torch.nn.Module] = {"model": self.model}
-        return modules if self.average is None else {**modules, "average": self.average}
+        average = self.step.average
+        return modules if average is None else {**modules, "average": average}
 
     def _restore(self) -> None:
-        state = read_checkpoint(self.checkpoint, self._modules(), self.optimizer)
-        self.epoch, self.step = state["epoch"], state["step"]
+        state = read_checkpoint(self.checkpoint, self._modules(), self.step.optimizer)
+        self.epoch, self.step.done = state["epoch"], state["step"]
         self.best_epoch, self.history = state["best_epoch"], state["history"]
-        self.schedule.restore(state["schedule"])
+        self.step.schedule.restore(state["schedule"])
         with new_file(self.folder / HISTORY_NAME) as part:  # a kill may have left a line too many
             lines = (json.dumps(line) + "\n" for line in self.history)
             part.write_text("".join(lines), encoding="utf-8")

@@ -24,9 +24,10 @@ from .aligner import CONFIG_NAME, WEIGHTS_NAME, Aligner, EncoderSpec, read_card
 from .config import BASELINES, FitConfig, LossConfig, ModelConfig
 from .convirt import ConVIRT
 from .linear import LinearHeads
-from .loop import SUMMARY_NAME, in_half
+from .loop import SUMMARY_NAME
 from .model import CBMF
 from .source import Source
+from .step import in_half
 
 ENVIRONMENT_NAME = "environment.json"
 BASELINES_NAME = "baselines"
