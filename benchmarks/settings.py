@@ -88,7 +88,7 @@ class Settings:
 
             cache = Cache(self.cache)
             return cache, choose_dataset(cache, self.dataset)
-        return self.demo_embeddings, "coco"
+        return self.demo_embeddings, "demo"
 
     @cached_property
     def demo_embeddings(self) -> Cache:
@@ -98,7 +98,7 @@ class Settings:
         for name, folder in DEMO_SETS.items():
             source = read_dataset(name, self.drawn / folder)
             for split in source.splits:
-                encode(source.name, split, encoders, cache)
+                encode("demo" if name == "coco" else folder, split, encoders, cache)
         return cache
 
 
