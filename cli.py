@@ -271,31 +271,37 @@ def fit(
     """Stage 2: fit the fusion model on cached embeddings.
 
     Interrupted, it goes on where it stopped. Linear heads are fitted beside, for comparison.
+    On several GPUs: accelerate launch --num_processes N -m cbmf fit ...
     """
     from .cache.catalog import Cache
     from .train.config import parse_settings
     from .train.config import preset as configure
+    from .train.distributed import meet, part
     from .train.fit import fit as run
     from .train.source import choose_layout
 
-    store = Cache(cache_root(cache))
-    given = {
-        "method": method if method != "cbmf" else None,
-        "fusion": fusion,
-        "layout": layout or choose_layout(store, preset, method, dataset),
-        "left": left,
-        "right": right,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "seed": seed,
-    }
-    overrides = {name: value for name, value in given.items() if value is not None}
-    config = configure(preset, **overrides, **parse_settings(setting or ()))
+    team = meet(device)
+    with team.as_one():
+        store = Cache(cache_root(cache))
+        given = {
+            "method": method if method != "cbmf" else None,
+            "fusion": fusion,
+            "layout": layout or choose_layout(store, preset, method, dataset),
+            "left": left,
+            "right": right,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "lr": lr,
+            "seed": seed,
+        }
+        overrides = {name: value for name, value in given.items() if value is not None}
+        config = configure(preset, **overrides, **parse_settings(setting or ()))
     with console.Ticker() as ticker:
         report = console.FitReporter(ticker)
         result = run(store, config, out=out, dataset=dataset, device=device, report=report)
-    console.fit_summary(result)
+    if team.main:
+        console.fit_summary(result)
+    part()
 
 
 @app.command(cls=Command, rich_help_panel="The three stages")

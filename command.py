@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from .cache.errors import CbmfError
+from .cache.errors import CbmfError, PeerError
 
 EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 DEBUG_VARIABLE = "CBMF_DEBUG"
@@ -39,25 +39,29 @@ class Command(TyperCommand):
         signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(ctx)
+        except PeerError:
+            raise typer.Exit(EXIT_FAILURE) from None
         except (CbmfError, OSError) as error:
             if os.environ.get(DEBUG_VARIABLE):
                 raise
             _complain(str(error) or type(error).__name__)
             raise typer.Exit(EXIT_FAILURE) from None
         except KeyboardInterrupt:
-            _complain(
-                "interrupted; everything finished is kept, the same command goes on from there"
-            )
+            _stopped("interrupted")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Terminated:
-            _complain(
-                "terminated; everything finished is kept, the same command goes on from there"
-            )
+            _stopped("terminated")
             raise typer.Exit(EXIT_TERMINATED) from None
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def _stopped(how: str) -> None:
+    """Say so; of several processes started together the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        _complain(f"{how}; everything finished is kept, the same command goes on from there")
 
 
 def _complain(text: str) -> None:

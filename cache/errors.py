@@ -9,6 +9,7 @@ CbmfError
 │   └── ShardError     one file of a stream: missing, damaged, not what the manifest says
 ├── DiskFullError      the disk is full or too small for what is asked
 └── RunError           a run folder: missing, damaged, of another version
+    └── PeerError      another process of the same fit has failed, and tells why
 """
 
 from __future__ import annotations
@@ -40,3 +41,7 @@ class DiskFullError(CbmfError, OSError):
 
 class RunError(CbmfError, ValueError):
     """A run folder is missing, damaged, or of another version."""
+
+
+class PeerError(RunError):
+    """Another process of the same fit has failed; that one tells why, this one need not."""

@@ -65,6 +65,9 @@ class FitConfig:
     """Items a step, in `batch_unit`."""
     batch_unit: str = "images"
     """What batch_size counts: `images` (left items, each once a pass) or `pairs`."""
+    chunk_size: int = 0
+    """Items encoded at once with gradient, against memory that runs out; 0: all of a batch. The
+    loss is still over the whole batch (GradCache), its gradients are the same."""
     captions_per_image: int = 1
     """Right partners of each left item in a batch, drawn anew each epoch; 0: all. With `images`."""
     mixup: float = 1.0
@@ -105,12 +108,8 @@ class FitConfig:
         one_of(self, "schedule", ("cosine", "plateau", "constant"))
         one_of(self, "stop_on", ("val_recall", "val_loss"))
         one_of(self, "precision", ("auto", "float32", "bfloat16"))
-        for name, least in (
-            ("epochs", 1),
-            ("batch_size", 2),
-            ("captions_per_image", 0),
-            ("seed", 0),
-        ):
+        lowest = {"epochs": 1, "batch_size": 2, "chunk_size": 0, "captions_per_image": 0, "seed": 0}
+        for name, least in lowest.items():
             at_least(self, name, least)
         for name in ("mixup", "weight_decay", "plateau_patience", "clip"):
             at_least(self, name, 0)

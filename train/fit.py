@@ -16,6 +16,7 @@ from .aligner import CONFIG_NAME, read_card
 from .config import BASELINES, FitConfig, baseline_of
 from .curves import CURVES_NAME, draw_run
 from .data import FitData, load_data
+from .distributed import Team, meet
 from .fusion import check_fusion
 from .loop import SUMMARY_NAME, Loop, Progress, Report
 from .run import (
@@ -52,6 +53,10 @@ def fit(
     configuration and folder; on the CPU the result is the same, bit by bit. A finished one is left
     as it is.
 
+    Where `accelerate launch` or torchrun has started several processes, all of them call this
+    alike: each encodes its share of every batch, and the loss is that of one process over the whole
+    batch. Only the main process reports and writes; all of them must see its folder.
+
     Args:
         cache: Where the embeddings lie.
         config: How to fit.
@@ -69,23 +74,27 @@ def fit(
         CacheError: If a stream is missing, ambiguous, incomplete or damaged.
         RunError: If the folder is another run or no run at all, or the loss diverges.
         DiskFullError: If the disk is full.
+        PeerError: If another process has failed, which raises why.
     """
     check_fusion(config.model)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    source = choose_source(cache, config, dataset)
-    out = out or default_folder(source.dataset, config)
-    finished = _open(out, _card(source, config))
-    if finished:
-        report(Progress("data", f"{out}: this fit is finished already; nothing is done again"))
-    else:
-        write_json(out / ENVIRONMENT_NAME, environment(place, cache.root, config))
-    beside = out / BASELINES_NAME / "linear"
+    team = meet(device)
+    report = report if team.main else silent
+    with team.as_one():
+        source = choose_source(cache, config, dataset)
+        card = _card(source, config)
+    folder = out or default_folder(source.dataset, config)
+    if team.agree(lambda: _open(folder, card)):
+        report(Progress("data", f"{folder}: this fit is finished already; nothing is done again"))
+    elif team.main:
+        facts = {**environment(team.device, cache.root, config), "processes": team.size}
+        write_json(folder / ENVIRONMENT_NAME, facts)
+    beside = folder / BASELINES_NAME / "linear"
     if config.baseline and config.method not in BASELINES:
-        _fit_one(cache, source, baseline_of(config), beside, place, report)
-    _fit_one(cache, source, config, out, place, report)
-    if not (out / CURVES_NAME).exists():
-        draw_run(out, beside)
-    return Run.load(out, place)
+        _fit_one(cache, source, baseline_of(config), beside, team, report)
+    _fit_one(cache, source, config, folder, team, report)
+    team.agree(lambda: None if (folder / CURVES_NAME).exists() else draw_run(folder, beside))
+    with team.as_one():
+        return Run.load(folder, team.device)
 
 
 def _card(source: Source, config: FitConfig) -> dict[str, Any]:
@@ -122,18 +131,19 @@ def _fit_one(
     source: Source,
     config: FitConfig,
     folder: Path,
-    device: torch.device,
+    team: Team,
     report: Report,
 ) -> None:
     """Fit one model into a folder, unless that is done."""
-    if _open(folder, _card(source, config)):
+    if team.agree(lambda: _open(folder, _card(source, config))):
         return
-    data = load_data(cache, source, config.model.layout, config.seed, device)
-    report(Progress("data", _text(source, config, data, device)))
-    model = build_model(source.encoders(config.model.layout), config)
-    for index, bank in enumerate((data.train.left, data.train.right)):
-        model.measure(index, bank.statistics())
-    Loop(model.to(device), config, data, folder, report).run()
+    with team.as_one():
+        data = load_data(cache, source, config.model.layout, config.seed, team.device)
+        model = build_model(source.encoders(config.model.layout), config)
+        for index, bank in enumerate((data.train.left, data.train.right)):
+            model.measure(index, bank.statistics())
+    report(Progress("data", _text(source, config, data, team.device)))
+    Loop(model.to(team.device), config, data, folder, report, team).run()
 
 
 def _text(source: Source, config: FitConfig, data: FitData, device: torch.device) -> str:

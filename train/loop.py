@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from .batches import batch_count, epoch_batches, generator
 from .checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from .config import FitConfig
 from .data import FitData
+from .distributed import Team
 from .history import HISTORY_NAME
 from .step import Step
 from .validation import validate
@@ -48,9 +50,18 @@ class Loop:
     """One model being fitted, and all that changes meanwhile."""
 
     def __init__(
-        self, model: Aligner, config: FitConfig, data: FitData, folder: Path, report: Report
+        self,
+        model: Aligner,
+        config: FitConfig,
+        data: FitData,
+        folder: Path,
+        report: Report,
+        team: Team | None = None,
     ) -> None:
         """Begin in `folder`, or go on from the checkpoint that lies there.
+
+        Of a team, all processes do this, and all go through every epoch; only the main one
+        validates and writes.
 
         Raises:
             RunError: If the checkpoint is damaged.
@@ -58,11 +69,14 @@ class Loop:
         self.model, self.config, self.data = model, config, data
         self.folder, self.report = folder, report
         self.device = model.temperature.log_scale.device
-        self.step = Step(model, config, batch_count(data.train.table, config) * config.epochs)
+        self.team = team or Team(self.device)
+        steps = batch_count(data.train.table, config) * config.epochs
+        self.step = Step(model, config, steps, self.team)
         self.epoch, self.best_epoch = 0, 0
         self.history: list[dict[str, float]] = []
-        if self.checkpoint.exists():
-            self._restore()
+        if self.team.agree(self.checkpoint.exists):
+            with self.team.as_one():
+                self._restore()
 
     @property
     def checkpoint(self) -> Path:
@@ -81,13 +95,20 @@ class Loop:
             trained_s = time.perf_counter() - started
             pairs = self._pairs_an_epoch()
             self.epoch += 1
-            line: dict[str, float] = {"epoch": self.epoch, "train_loss": loss}
-            line |= validate(self.step.average or self.model, self.data.val, self.config)
-            self._check_finite(line)
-            line |= {"lr": rate, "temperature": 1 / self.model.temperature.scale().item()}
-            line |= {"seconds": time.perf_counter() - started, "pairs_per_s": pairs / trained_s}
+            speed = pairs / trained_s
+            line = self.team.agree(partial(self._measure, loss, rate, speed, started))
             self._note(line)
-        self._finish()
+        if self.team.main:
+            self._finish()
+
+    def _measure(self, loss: float, rate: float, speed: float, started: float) -> dict[str, float]:
+        """The epoch's line of history.jsonl."""
+        line: dict[str, float] = {"epoch": self.epoch, "train_loss": loss}
+        line |= validate(self.step.average or self.model, self.data.val, self.config)
+        self._check_finite(line)
+        line |= {"lr": rate, "temperature": 1 / self.model.temperature.scale().item()}
+        line |= {"seconds": time.perf_counter() - started, "pairs_per_s": speed}
+        return line if self.team.size == 1 else {**line, "processes": self.team.size}
 
     def _check_finite(self, line: dict[str, float]) -> None:
         for name in ("train_loss", "val_loss"):
@@ -116,7 +137,8 @@ class Loop:
         total, pairs = torch.zeros((), device=self.device), 0
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(int(random.integers(2**62)))  # dropout, noise
+            # Of dropout and noise; other processes draw other ones.
+            torch.manual_seed(int(random.integers(2**62)) + self.team.rank)
             self.model.train()
             for batch in epoch_batches(self.data.train.table, self.config, self.epoch):
                 total += self.step.take(self.data.train, batch, random) * len(batch.owner)
@@ -124,13 +146,21 @@ class Loop:
         return total.item() / pairs, self.step.rate
 
     def _note(self, line: dict[str, float]) -> None:
-        """Keep an epoch: history, the best weights, the checkpoint; then tell."""
+        """Take note of an epoch; the main process keeps it and tells."""
         self.history.append(line)
         self.step.schedule.observe(line["val_loss"])
         name, sign = self.config.stop_on, 1 if self.config.stop_on == "val_recall" else -1
         best = self.history[self.best_epoch - 1][name] if self.best_epoch else -sign * math.inf
         if sign * line[name] > sign * best:
             self.best_epoch = self.epoch
+        if self.team.main:
+            self._keep(line)
+            text, epochs = _text(line), self.config.epochs
+            self.report(Progress(self.model.method, text, self.epoch, epochs, line))
+
+    def _keep(self, line: dict[str, float]) -> None:
+        """The best weights, a line of history, the checkpoint."""
+        if self.best_epoch == self.epoch:
             (self.step.average or self.model).save_weights(self.folder)
         path = self.folder / HISTORY_NAME
         with full_disk_is_one_line(path), path.open("a", encoding="utf-8") as file:
@@ -143,7 +173,6 @@ class Loop:
             "history": self.history,
         }
         write_checkpoint(self.checkpoint, self._modules(), self.step.optimizer, state)
-        self.report(Progress(self.model.method, _text(line), self.epoch, self.config.epochs, line))
 
     def _modules(self) -> dict[str, torch.nn.Module]:
         modules: dict[str, torch.nn.Module] = {"model": self.model}
@@ -155,6 +184,8 @@ class Loop:
         self.epoch, self.step.done = state["epoch"], state["step"]
         self.best_epoch, self.history = state["best_epoch"], state["history"]
         self.step.schedule.restore(state["schedule"])
+        if not self.team.main:
+            return
         with new_file(self.folder / HISTORY_NAME) as part:  # a kill may have left a line too many
             lines = (json.dumps(line) + "\n" for line in self.history)
             part.write_text("".join(lines), encoding="utf-8")
