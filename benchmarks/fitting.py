@@ -30,8 +30,10 @@ from .rivals import (
 from .settings import Settings
 from .timing import Row, Subject, compared, interleaved, rates
 
-SQUARE = 2048
+SQUARE = {"cpu": 2048, "cuda": 8192}
 """Side of the large product that stands for the machine's best."""
+OPERATIONS = {"cpu": 4e10, "cuda": 2e13}
+"""Of the products in a run: some tenths of a second."""
 LOADED_ITEMS = 8192
 """Images that the loader of (a) reads in a run, at most."""
 
@@ -45,11 +47,11 @@ def measure(settings: Settings) -> list[Row]:
     rows.append(equal_recall_row(settings, pooled))
     rows += _against_fusemix(settings, pooled)
     rows += _against_encoding(settings, pooled)
-    rows += _against_products(settings, pooled, "float32")
+    rows += product_rows(settings, pooled, "float32")
     if _has_tokens(cache, dataset):
         tokens = Ours.begin(cache, dataset, "tokens")
         for precision in ("float32", "bfloat16"):
-            rows += _against_products(settings, tokens.again(precision=precision), precision)
+            rows += product_rows(settings, tokens.again(precision=precision), precision)
         released = Ours.begin(cache, dataset, "tokens", "released")
         rows += _against_released(settings, released, "tokens")
     rows += waiting_rows(settings, cache, dataset)
@@ -65,7 +67,7 @@ def _steps(settings: Settings, ours: Ours) -> int:
     """Batches of a run: a second or so."""
     if settings.small:
         return 1
-    return 3 if ours.config.model.layout == "tokens" else 64
+    return 3 if (ours.config.model.layout, ours.step.device.type) == ("tokens", "cpu") else 64
 
 
 def _against_loader(settings: Settings, ours: Ours) -> list[Row]:
@@ -199,14 +201,15 @@ def _against_encoding(settings: Settings, ours: Ours) -> list[Row]:
     ]  # fmt: skip
 
 
-def _against_products(settings: Settings, ours: Ours, precision: str) -> list[Row]:
+def product_rows(settings: Settings, ours: Ours, precision: str) -> list[Row]:
     """Operations a second of a fit against the machine's products, measured in turn."""
     layout = ours.config.model.layout
     work, pairs = ours.some(_steps(settings, ours))
     shape = dominant_product(ours.step.model, work)
-    square = (SQUARE,) * 3 if not settings.small else (256,) * 3
+    device = ours.step.device.type
+    side = 256 if settings.small else SQUARE[device]
     dtype = getattr(torch, precision)
-    wanted = 1e8 if settings.small else 4e10
+    wanted = 1e8 if settings.small else OPERATIONS[device]
     subjects = [
         Subject("fit", work, flops_of(work) / 1e9),
         *(
@@ -215,7 +218,7 @@ def _against_products(settings: Settings, ours: Ours, precision: str) -> list[Ro
                 product((rows, one, two), dtype, wanted),
                 product_times((rows, one, two), wanted) * 2 * rows * one * two / 1e9,
             )
-            for rows, one, two in (shape, square)
+            for rows, one, two in (shape, (side, side, side))
         ),
     ]
     seconds = interleaved(subjects, settings.repeats)

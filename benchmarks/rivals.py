@@ -32,6 +32,12 @@ class Hdf5Pairs(Dataset[tuple[np.ndarray, np.ndarray]]):
     def __init__(self, left: Stream, right: Stream, table: PairTable) -> None:
         self.streams, self.table = (left, right), table
         self.files: dict[Path, h5py.Dataset] = {}
+        self.starts = [
+            np.cumsum(
+                [0, *(stream.manifest.shards[k].items for k in range(stream.manifest.planned))]
+            )
+            for stream in self.streams
+        ]
 
     def __len__(self) -> int:
         return len(self.table.left)
@@ -39,11 +45,12 @@ class Hdf5Pairs(Dataset[tuple[np.ndarray, np.ndarray]]):
     def __getitem__(self, place: int) -> tuple[np.ndarray, np.ndarray]:
         first, end = self.table.starts[place : place + 2]
         pair = int(torch.randint(int(first), int(end), ()))
-        left, right = self.streams
-        return self._read(left, self.table.left[place]), self._read(right, self.table.right[pair])
+        return self._read(0, self.table.left[place]), self._read(1, self.table.right[pair])
 
-    def _read(self, stream: Stream, position: int) -> np.ndarray:
-        number, row = divmod(int(position), stream.manifest.shard_rows)
+    def _read(self, side: int, position: int) -> np.ndarray:
+        stream, starts = self.streams[side], self.starts[side]
+        number = int(np.searchsorted(starts, position, side="right")) - 1
+        row = int(position - starts[number])
         path = stream.path / stream.manifest.shards[number].name
         if path not in self.files:
             self.files[path] = h5py.File(path, "r")["pooled"]

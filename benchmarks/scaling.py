@@ -1,0 +1,120 @@
+"""How cost grows with the number of items, and what happens beyond the memory allowed.
+
+The ratio of a row is by how much it costs more than with the fewest items.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cbmf.cache.catalog import Cache
+from cbmf.train.config import preset
+from cbmf.train.fit import fit
+
+from .fit_waits import can_stream
+from .generated import Size, write_cache
+from .settings import Settings
+from .timing import Row
+
+GROWTH = (1, 4, 16)
+WIDTH = 256
+STREAM_MEMORY_MB = 32
+"""What a streamed fit is given for its data."""
+TOLERATED_MB = 512
+"""Address space beyond what the started process has, where a limit is set."""
+
+
+def measure(settings: Settings) -> list[Row]:
+    """Rows on time and peak memory of fit, retrieval and planning."""
+    base = 128 if settings.small else 8000
+    sizes = {times: Size(images=base * times, captions=2, width=WIDTH) for times in GROWTH}
+    caches = {
+        times: write_cache(
+            settings.folder(f"times-{times}"), size, {"train": 1, "val": 0.02, "test": 0.1}
+        )
+        for times, size in sizes.items()
+    }
+    run = settings.folder("model") / "run"
+    config = preset("best", layout="pooled", epochs=1, baseline=False)
+    fit(caches[1], config, out=run, dataset="generated")
+    jobs = {
+        "fit, resident": ["fit"],
+        "fit, streamed": ["fit", "--memory-mb", STREAM_MEMORY_MB],
+        "retrieval of a tenth of the items": ["retrieval", "--run", run],
+        "plan of a precompute": ["plan"],
+    }
+    if not can_stream():
+        del jobs["fit, streamed"]
+    rows: list[Row] = []
+    for name, words in jobs.items():
+        rows += _grown(settings, name, words, caches, sizes)
+    return rows + (_beyond_memory(settings) if can_stream() else [])
+
+
+def _grown(
+    settings: Settings,
+    name: str,
+    words: list[object],
+    caches: dict[int, Cache],
+    sizes: dict[int, Size],
+) -> list[Row]:
+    """Seconds and peak memory at each size, against the smallest; the sizes take turns."""
+    repeats = 1 if settings.small else min(settings.repeats, 3)
+    found: dict[int, list[dict[str, float]]] = {times: [] for times in GROWTH}
+    for _ in range(repeats):
+        for times in GROWTH:
+            size = ["--items", round(sizes[times].images * sizes[times].captions)]
+            found[times].append(in_a_process(settings, caches[times].root, [*words, *size]))
+    rows = []
+    for times in GROWTH[1:]:
+        size = sizes[times]
+        note = f"{size.images:,} images, {size.images * size.captions:,.0f} captions, {WIDTH} wide"
+        for key, unit in (("seconds", "s"), ("peak_mb", "MiB")):
+            ours, least = ([f[key] for f in found[t]] for t in (times, 1))
+            what = f"{name}, {times}x items, {'time' if unit == 's' else 'peak memory'}"
+            rows.append(Row(what, unit, ours, least, against="1x", note=note))
+    return rows
+
+
+def _beyond_memory(settings: Settings) -> list[Row]:
+    """A fit of a cache that is larger than the address space allowed for data."""
+    wanted_mb = 8 if settings.small else 2 * TOLERATED_MB
+    allowed = TOLERATED_MB
+    images = int(wanted_mb * 2**20 / (3 * 2 * 768))  # an image and two captions, float16
+    size = Size(images=images, captions=2)
+    cache = write_cache(settings.folder("large"), size, {"train": 1, "val": 0.01, "test": 0.01})
+    words: list[object] = ["fit", "--memory-mb", min(STREAM_MEMORY_MB, wanted_mb // 2)]
+    found = in_a_process(settings, cache.root, [*words, "--allow-mb", allowed])
+    note = (
+        f"{wanted_mb:,} MiB of vectors; the address space may grow by {allowed} MiB "
+        f"(RLIMIT_AS); {found['seconds']:.1f} s an epoch and validation"
+    )
+    return [
+        Row("fit, streamed, larger than memory: growth of memory", "MiB", [found["grown_mb"]],
+            asked="flat", note=note)
+    ]  # fmt: skip
+
+
+def in_a_process(settings: Settings, cache: Path, words: list[object]) -> dict[str, float]:
+    """What benchmarks.growth tells of a job in a fresh process.
+
+    Raises:
+        RuntimeError: If it failed; with the end of its output.
+    """
+    command = [sys.executable, "-m", "benchmarks.growth", *map(str, words), "--cache", str(cache)]
+    out = settings.folder("job")
+    done = subprocess.run(
+        [*command, "--out", str(out)],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr[-1000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
