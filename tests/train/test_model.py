@@ -49,11 +49,12 @@ def test_released_models_have_the_released_number_of_parameters(fusion, paramete
     assert sum(p.numel() for p in CBMF(specs, config).parameters()) == parameters
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_the_block_is_torchs_transformer_layer(norm, activation):
-    config = ModelConfig(norm=norm, activation=activation, **SMALL)
-    block = Block(config).eval()
+def test_the_block_is_torchs_transformer_layer(norm, activation, training):
+    config = ModelConfig(norm=norm, activation=activation, block_dropout=0.0, **SMALL)
+    block = Block(config).train(training)
     layer = nn.TransformerEncoderLayer(
         8, 2, 16, activation=activation, norm_first=norm == "pre", batch_first=True
     ).train()  # the fast path of evaluation is left out, dropout is turned off instead
