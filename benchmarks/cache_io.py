@@ -107,18 +107,17 @@ def _reading(stream: Stream, raw: list[Path], repeats: int) -> list[Row]:
 
 def _writing(stream: Stream, folder: Path, repeats: int) -> list[Row]:
     """One shard, anew each time, by both ways in; each is synced and renamed like the raw file."""
-    content = next(stream.blocks())
-    arrays = {
-        name: np.array(getattr(content, name))
-        for name in ("rows", "pooled", "values", "offsets")
-        if getattr(content, name) is not None
-    }
-    content = ShardContent(**arrays)
-    size_gb = sum(array.nbytes for array in arrays.values()) / 1e9
-    whole = b"".join(array.tobytes() for array in arrays.values())
-    wide = {name: a.astype(np.float32) for name, a in arrays.items() if a.dtype == np.float16}
-    spec = stream.manifest.spec
-    first, last = 0, len(arrays["rows"])
+    block = next(stream.blocks())
+    pooled, values = (
+        np.array(block.pooled),
+        None if block.values is None else np.array(block.values),
+    )
+    content = ShardContent(block.rows, pooled, values, block.offsets)
+    arrays = [a for a in (block.rows, pooled, values, block.offsets) if a is not None]
+    size_gb = sum(array.nbytes for array in arrays) / 1e9
+    whole = b"".join(array.tobytes() for array in arrays)
+    wide = pooled.astype(np.float32), None if values is None else values.astype(np.float32)
+    spec, first, last = stream.manifest.spec, 0, len(block.rows)
     parent, shards = folder / "stream", folder / "shards"
 
     def clear() -> None:
@@ -142,9 +141,7 @@ def _writing(stream: Stream, folder: Path, repeats: int) -> list[Row]:
         write_shard(path, content, first=first, last=last, fingerprint=spec.fingerprint)
 
     def writer() -> None:
-        StreamWriter(parent, spec, last).write(
-            0, arrays["rows"], offsets=arrays.get("offsets"), **wide
-        )
+        StreamWriter(parent, spec, last).write(0, block.rows, *wide, block.offsets)
 
     subjects = [
         Subject(name, work, size_gb, before=clear)

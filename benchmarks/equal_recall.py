@@ -87,6 +87,6 @@ def _recall_of(model: ReleasedModel, data: PairedBanks) -> float:
     for side, (bank, positions) in enumerate(((data.left, table.left), (data.right, rights))):
         values, _ = bank.gather(torch.from_numpy(positions).to(bank.device))
         rows.append(model.encode(side, values.to(device)))
-    groups = (torch.from_numpy(group).to(device) for group in (table.group, kind))
-    found = recall(*rows, *groups)
+    groups = [torch.from_numpy(group).to(device) for group in (table.group, kind)]
+    found = recall(rows[0], rows[1], groups[0], groups[1])
     return sum(found.values()) / len(found)

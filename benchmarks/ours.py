@@ -125,7 +125,10 @@ def synchronise() -> None:
 
 
 def flops_of(work: Callable[[], object]) -> float:
-    """Multiplications and additions of the matrix products of some work, backward included."""
+    """Multiplications and additions of the matrix products of some work, backward included.
+
+    As torch counts them: of attention on a CPU, only what dropout makes it compute as products.
+    """
     with FlopCounterMode(display=False) as counter:
         work()
     return float(counter.get_total_flops())

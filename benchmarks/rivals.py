@@ -175,10 +175,8 @@ class FuseMix(nn.Module):
         left, right = (
             share * one + (1 - share) * two for one, two in (_halves(left), _halves(right))
         )
-        rows = [
-            F.normalize(side(x), dim=-1) for side, x in zip(self.sides, (left, right), strict=True)
-        ]
-        return info_nce(*rows, 1 / self.temperature.clamp(0.001, 0.5))
+        one, two = F.normalize(self.sides[0](left)), F.normalize(self.sides[1](right))
+        return info_nce(one, two, 1 / self.temperature.clamp(0.001, 0.5))
 
 
 class Bottleneck(nn.Module):

@@ -41,7 +41,7 @@ def measure(settings: Settings) -> list[Row]:
     run = settings.folder("model") / "run"
     config = preset("best", layout="pooled", epochs=1, baseline=False)
     fit(caches[1], config, out=run, dataset="generated")
-    jobs = {
+    jobs: dict[str, list[object]] = {
         "fit, resident": ["fit"],
         "fit, streamed": ["fit", "--memory-mb", STREAM_MEMORY_MB],
         "retrieval of a tenth of the items": ["retrieval", "--run", run],
@@ -67,8 +67,9 @@ def _grown(
     found: dict[int, list[dict[str, float]]] = {times: [] for times in GROWTH}
     for _ in range(repeats):
         for times in GROWTH:
-            size = ["--items", round(sizes[times].images * sizes[times].captions)]
-            found[times].append(in_a_process(settings, caches[times].root, [*words, *size]))
+            texts = round(sizes[times].images * sizes[times].captions)
+            of_size = [*words, "--items", texts]
+            found[times].append(in_a_process(settings, caches[times].root, of_size))
     rows = []
     for times in GROWTH[1:]:
         size = sizes[times]

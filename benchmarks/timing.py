@@ -104,14 +104,16 @@ def compared(
     other: Subject,
     seconds: Mapping[str, Sequence[float]],
     unit: str,
-    **more: str,
+    asked: str = "",
+    note: str = "",
 ) -> Row:
     """The row of two subjects of one interleaved run; `unit` of the amount a second, or `s`."""
     if unit == "s":
-        values = [list(seconds[subject.name]) for subject in (ours, other)]
+        one, two = list(seconds[ours.name]), list(seconds[other.name])
     else:
-        values = [rates(subject, seconds) for subject in (ours, other)]
-    return Row(what, unit, *values, against=other.name, fewer_is_better=unit == "s", **more)
+        one, two = rates(ours, seconds), rates(other, seconds)
+    costs = unit == "s"
+    return Row(what, unit, one, two, other.name, asked, fewer_is_better=costs, note=note)
 
 
 def number(value: float) -> str:
