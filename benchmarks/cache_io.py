@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +22,15 @@ from .timing import Row, Subject, compared, interleaved
 READ_ASKED, WRITE_ASKED = ">= 0.9 of the map", ">= 0.8"
 
 
-def measure(settings: Settings) -> list[Row]:
+def measure(settings: Settings) -> Iterator[Row]:
     """Rows on reading and on writing, pooled and tokens."""
-    rows: list[Row] = []
     for layout in ("pooled", "tokens"):
         folder = settings.folder(f"cache-{layout}")
         stream = _generated(folder / "cache", layout, settings.small)
         raw = _raw_files(stream, folder / "raw")
-        rows += _reading(stream, raw, settings.repeats)
-        rows += _writing(stream, folder / "written", settings.repeats)
+        yield from _reading(stream, raw, settings.repeats)
+        yield from _writing(stream, folder / "written", settings.repeats)
         shutil.rmtree(folder)
-    return rows
 
 
 def _generated(root: Path, layout: str, small: bool) -> Stream:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import cast
@@ -27,14 +27,12 @@ Inputs = dict[str, Tensor]
 """What a model is called with."""
 
 
-def measure(settings: Settings) -> list[Row]:
+def measure(settings: Settings) -> Iterator[Row]:
     """Rows on images and on texts."""
     options = PrecomputeOptions(batch_size=16) if settings.small else PrecomputeOptions()
     split = settings.source(48 if settings.small else 384)
-    rows: list[Row] = []
     for encoder in settings.encoders():
-        rows += _against_forward(settings, split, encoder, options)
-    return rows
+        yield from _against_forward(settings, split, encoder, options)
 
 
 def _against_forward(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ Evaluate = Callable[[Cache, Path, int, bool], None]
 """Of cache, run, passes of fine-tuning, and whether to measure anew."""
 
 
-def measure(settings: Settings) -> list[Row]:
+def measure(settings: Settings) -> Iterator[Row]:
     """Rows on the command, and on the library's call without the start of a process."""
     cache, dataset = settings.embeddings()
     layout = choose_layout(cache, "best", "cbmf", dataset)
@@ -32,8 +32,8 @@ def measure(settings: Settings) -> list[Row]:
     template = settings.folder("evaluated") / "run"
     fit(cache, config, out=template, dataset=dataset)
     passes = 2 if settings.small else 100
-    rows = _rows(settings, cache, template, passes, _by_command, "cbmf evaluate all")
-    return rows + _rows(settings, cache, template, passes, _by_call, "the library's call")
+    yield from _rows(settings, cache, template, passes, _by_command, "cbmf evaluate all")
+    yield from _rows(settings, cache, template, passes, _by_call, "the library's call")
 
 
 def _by_command(cache: Cache, run: Path, passes: int, again: bool) -> None:

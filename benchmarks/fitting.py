@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -38,24 +38,25 @@ LOADED_ITEMS = 8192
 """Images that the loader of (a) reads in a run, at most."""
 
 
-def measure(settings: Settings) -> list[Row]:
+def measure(settings: Settings) -> Iterator[Row]:
     """All rows on fits."""
     cache, dataset = settings.embeddings()
     pooled = Ours.begin(cache, dataset, "pooled")
-    rows = _against_loader(settings, pooled)
-    rows += _against_released(settings, Ours.begin(cache, dataset, "pooled", "released"), "pooled")
-    rows.append(equal_recall_row(settings, pooled))
-    rows += _against_fusemix(settings, pooled)
-    rows += _against_encoding(settings, pooled)
-    rows += product_rows(settings, pooled, "float32")
+    yield from _against_loader(settings, pooled)
+    released = Ours.begin(cache, dataset, "pooled", "released")
+    yield from _against_released(settings, released, "pooled")
+    yield equal_recall_row(settings, pooled)
+    yield from _against_fusemix(settings, pooled)
+    yield from _against_encoding(settings, pooled)
+    yield from product_rows(settings, pooled, "float32")
     if _has_tokens(cache, dataset):
         tokens = Ours.begin(cache, dataset, "tokens")
         for precision in ("float32", "bfloat16"):
-            rows += product_rows(settings, tokens.again(precision=precision), precision)
+            yield from product_rows(settings, tokens.again(precision=precision), precision)
         released = Ours.begin(cache, dataset, "tokens", "released")
-        rows += _against_released(settings, released, "tokens")
-    rows += waiting_rows(settings, cache, dataset)
-    return rows + start_rows(settings)
+        yield from _against_released(settings, released, "tokens")
+    yield from waiting_rows(settings, cache, dataset)
+    yield from start_rows(settings)
 
 
 def _has_tokens(cache: Cache, dataset: str) -> bool:

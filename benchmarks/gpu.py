@@ -26,7 +26,7 @@ from .fitting import product_rows
 from .generated import Size, write_cache
 from .ours import Ours
 from .settings import Settings
-from .timing import Row, machine, markdown, write_report
+from .timing import HEADING, Row, machine, markdown, write_report
 
 SPLITS = {"train": 1.0, "val": 0.05, "test": 0.01}
 POOLED_ASKED, TOKENS_ASKED = "<= 180 s", ">= 0.4, or where the rest goes"
@@ -44,7 +44,7 @@ def main(words: Sequence[str] | None = None) -> None:
             rows += _pooled(settings, options)
         if "tokens" in options.layouts:
             rows += _tokens(settings, options)
-    print(f"\n### gpu\n\n{markdown(rows)}")
+    print("\n### gpu\n", HEADING, *map(markdown, rows), sep="\n")
     write_report(options.json, {"gpu": rows})
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .settings import Settings
-from .timing import Row, machine, markdown, write_report
+from .timing import HEADING, Row, machine, markdown, write_report
 
 TOPICS = {
     "cache": "cache_io",
@@ -24,7 +24,7 @@ TOPICS = {
     "evaluate": "evaluating",
     "scale": "scaling",
 }
-"""Topic -> module with a function `measure(settings) -> rows`."""
+"""Topic -> module with a function `measure(settings)` that gives row after row."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -33,7 +33,7 @@ def main(words: Sequence[str] | None = None) -> None:
     unknown = [name for name in options.topics if name not in TOPICS]
     if unknown:
         raise SystemExit(f"no topic {', '.join(unknown)}; there are {', '.join(TOPICS)}")
-    found: dict[str, Sequence[Row]] = {}
+    found: dict[str, list[Row]] = {}
     about = machine()
     print(f"{about['processor']}, {about['cpus']} CPUs, {about['torch_threads']} torch threads, "
           f"GPU: {about['gpu']}, torch {about['torch']}")  # fmt: skip
@@ -50,9 +50,12 @@ def main(words: Sequence[str] | None = None) -> None:
         )
         for topic in options.topics or TOPICS:
             measure = importlib.import_module(f"benchmarks.{TOPICS[topic]}").measure
-            found[topic] = measure(settings)
-            print(f"\n### {topic}\n\n{markdown(found[topic])}", flush=True)
-            write_report(options.json, found)  # after each: what is done stays
+            print(f"\n### {topic}\n\n{HEADING}", flush=True)
+            found[topic] = []
+            for row in measure(settings):
+                print(markdown(row), flush=True)
+                found[topic].append(row)
+                write_report(options.json, found)  # what is done stays
     print(f"\nAll rounds: {options.json}")
 
 

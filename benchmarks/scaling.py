@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from cbmf.cache.catalog import Cache
@@ -28,7 +29,7 @@ TOLERATED_MB = 512
 """Address space beyond what the started process has, where a limit is set."""
 
 
-def measure(settings: Settings) -> list[Row]:
+def measure(settings: Settings) -> Iterator[Row]:
     """Rows on time and peak memory of fit, retrieval and planning."""
     base = 128 if settings.small else 8000
     sizes = {times: Size(images=base * times, captions=2, width=WIDTH) for times in GROWTH}
@@ -49,10 +50,10 @@ def measure(settings: Settings) -> list[Row]:
     }
     if not can_stream():
         del jobs["fit, streamed"]
-    rows: list[Row] = []
     for name, words in jobs.items():
-        rows += _grown(settings, name, words, caches, sizes)
-    return rows + (_beyond_memory(settings) if can_stream() else [])
+        yield from _grown(settings, name, words, caches, sizes)
+    if can_stream():
+        yield _beyond_memory(settings)
 
 
 def _grown(
@@ -81,7 +82,7 @@ def _grown(
     return rows
 
 
-def _beyond_memory(settings: Settings) -> list[Row]:
+def _beyond_memory(settings: Settings) -> Row:
     """A fit of a cache that is larger than the address space allowed for data."""
     wanted_mb = 8 if settings.small else 2 * TOLERATED_MB
     allowed = TOLERATED_MB
@@ -94,10 +95,8 @@ def _beyond_memory(settings: Settings) -> list[Row]:
         f"{wanted_mb:,} MiB of vectors; the address space may grow by {allowed} MiB "
         f"(RLIMIT_AS); {found['seconds']:.1f} s an epoch and validation"
     )
-    return [
-        Row("fit, streamed, larger than memory: growth of memory", "MiB", [found["grown_mb"]],
-            asked="flat", note=note)
-    ]  # fmt: skip
+    what = "fit, streamed, larger than memory: growth of memory"
+    return Row(what, "MiB", [found["grown_mb"]], asked="flat", note=note)
 
 
 def in_a_process(settings: Settings, cache: Path, words: list[object]) -> dict[str, float]:

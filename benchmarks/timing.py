@@ -131,15 +131,15 @@ def spread(values: Sequence[float]) -> str:
     return f"{middle} ({number(min(values))}-{number(max(values))})"
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The table of a topic."""
-    lines = ["| what | ours | against | ratio | asked | note |", "|---|---:|---|---:|---|---|"]
-    for row in rows:
-        beside = f"{row.against}: {spread(row.other)} {row.unit}" if row.other else row.against
-        ratio = spread(row.ratios) if row.other else ""
-        ours = f"{spread(row.ours)} {row.unit}"
-        lines.append(f"| {row.what} | {ours} | {beside} | {ratio} | {row.asked} | {row.note} |")
-    return "\n".join(lines)
+HEADING = "| what | ours | against | ratio | asked | note |\n|---|---:|---|---:|---|---|"
+
+
+def markdown(row: Row) -> str:
+    """A line of the table under HEADING."""
+    beside = f"{row.against}: {spread(row.other)} {row.unit}" if row.other else row.against
+    ratio = spread(row.ratios) if row.other else ""
+    ours = f"{spread(row.ours)} {row.unit}"
+    return f"| {row.what} | {ours} | {beside} | {ratio} | {row.asked} | {row.note} |"
 
 
 def machine() -> dict[str, Any]:
