@@ -271,7 +271,7 @@ def fit(
     """Stage 2: fit the fusion model on cached embeddings.
 
     Interrupted, it goes on where it stopped. Linear heads are fitted beside, for comparison.
-    On several GPUs: accelerate launch --num_processes N -m cbmf fit ...
+    On several GPUs: accelerate launch --multi_gpu --num_processes N -m cbmf fit ...
     """
     from .cache.catalog import Cache
     from .train.config import parse_settings

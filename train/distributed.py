@@ -173,7 +173,7 @@ def meet(device: torch.device | str | None = None) -> Team:
         InputError: If there are more processes than GPUs, or a GPU is named for several of them.
     """
     wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Team(wanted)
     if wanted.index is not None:
         raise InputError(f"--device {wanted} with several processes; each takes its own GPU")

@@ -218,8 +218,8 @@ def test_shares_of_a_batch_are_nearly_equal_and_a_batch_that_is_too_small_is_ref
 
 
 def test_several_processes_take_their_own_gpus(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("LOCAL_RANK", "99")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "99"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="each takes its own GPU"):
         meet("cuda:0")
     with pytest.raises(InputError, match="start as many processes as there are GPUs"):
