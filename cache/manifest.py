@@ -1,4 +1,7 @@
-"""manifest.json: what a stream is, what it was made of, and which shards are finished."""
+"""manifest.json: what a stream is, what it was made of, and which shards are finished.
+
+Shards that were finished since it was written stand in a journal beside it (journal.py).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 from .errors import CacheError, ShardError
 from .files import read_json, value_digest, write_json
 from .items import MODALITIES
+from .journal import JOURNAL_NAME, read_shards
 from .precision import STORED
 from .shard import Failure, ShardEntry
 
@@ -119,17 +123,13 @@ class Manifest:
         """Numbers of the shards that are not finished."""
         return [number for number in range(self.planned) if number not in self.shards]
 
-    def with_shard(self, number: int, entry: ShardEntry) -> Manifest:
-        """The manifest with one more finished shard."""
-        return replace(self, shards={**self.shards, number: entry})
-
     def without_shards(self, numbers: set[int]) -> Manifest:
         """The manifest with some shards taken back."""
         kept = {number: entry for number, entry in self.shards.items() if number not in numbers}
         return replace(self, shards=kept)
 
     def save(self, folder: Path) -> None:
-        """Write manifest.json, atomically."""
+        """Write manifest.json, atomically. It holds all there is: the journal begins anew."""
         shards = {str(number): entry.to_json() for number, entry in sorted(self.shards.items())}
         spec = vars(self.spec)
         table = {
@@ -144,15 +144,19 @@ class Manifest:
             "shards": shards,
         }
         write_json(folder / MANIFEST_NAME, table)
+        (folder / JOURNAL_NAME).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
-        """Read manifest.json.
+        """Read manifest.json, and what the journal adds to it.
 
         Raises:
             CacheError: If it is missing, damaged, or of another format version.
         """
         path = folder / MANIFEST_NAME
+        noted, _ = read_shards(
+            folder
+        )  # first: whoever clears the journal wrote the manifest before
         table = read_json(path)
         found = (table.get("format"), table.get("version"))
         if found != (MANIFEST_FORMAT, MANIFEST_VERSION):
@@ -164,6 +168,7 @@ class Manifest:
         try:
             spec = StreamSpec(**{key: table[key] for key in StreamSpec.__dataclass_fields__})
             shards = {int(k): ShardEntry.from_json(v) for k, v in table["shards"].items()}
+            shards.update(noted)
             manifest = cls(spec=spec, shard_rows=int(table["shard_rows"]), shards=shards)
             _check(path, manifest, table)
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:

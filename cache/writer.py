@@ -1,4 +1,9 @@
-"""Writing a stream: shards are planned, claimed, written whole, and listed in the manifest."""
+"""Writing a stream: shards are planned, claimed, written whole, and listed.
+
+Claiming and finishing a shard cost the same however many shards there are: whether one is done is
+seen by its file, and a finished one is a line in the journal (journal.py). The manifest is written
+when a writer begins and when the stream is complete.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ import numpy as np
 
 from .errors import ShardError
 from .files import PART
+from .journal import JOURNAL_NAME, append_shard, read_shards
 from .manifest import MANIFEST_NAME, Manifest, StreamSpec, shard_name
 from .precision import to_stored
 from .shard import Failure, ShardContent, ShardEntry, read_entry, write_shard
@@ -36,14 +42,16 @@ class Claim:
 
     @classmethod
     def take(cls, path: Path) -> Claim | None:
-        """Lock the file, made if need be; None if another process holds it."""
+        """Lock the file, made if need be; None if another process holds it, or just held it."""
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        return cls(path, handle)
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return cls(path, handle)
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        os.close(handle)  # held, or taken away by its holder between our opening and locking it
+        return None
 
     def release(self) -> None:
         """Give the shard free."""
@@ -72,19 +80,27 @@ class StreamWriter:
                 self.manifest = Manifest(spec, shard_rows)
             self._adopt()
             self.manifest.save(self.folder)
+            self._seen = self._state()
+        self._journal_read = 0
 
     def _adopt(self) -> None:
-        """List shards that were finished just before a kill; strike those that are gone or cut."""
+        """List shards that were finished just before a kill; strike those that are gone or cut.
+
+        What bears a shard's name from then on is a finished shard: damaged ones are removed.
+        """
+        shards = self.manifest.shards
         for number in range(self.manifest.planned):
             path = self.folder / shard_name(number)
-            entry = self.manifest.shards.get(number)
+            entry = shards.get(number)
             size_bytes = path.stat().st_size if path.is_file() else -1
-            if entry is not None and size_bytes != entry.size_bytes:
-                self.manifest = self.manifest.without_shards({number})
-            elif entry is None and size_bytes >= 0:
-                found = self._read(number, path)
-                if found is not None:
-                    self.manifest = self.manifest.with_shard(number, found)
+            if entry is not None and size_bytes == entry.size_bytes:
+                continue
+            shards.pop(number, None)
+            found = self._read(number, path) if entry is None and size_bytes >= 0 else None
+            if found is not None:
+                shards[number] = found
+            else:
+                path.unlink(missing_ok=True)
 
     def _read(self, number: int, path: Path) -> ShardEntry | None:
         try:
@@ -93,9 +109,23 @@ class StreamWriter:
             return None
         return entry if (entry.first, entry.last) == self.manifest.range(number) else None
 
+    def _state(self) -> tuple[int, int]:
+        """What changes whenever the manifest is replaced."""
+        found = (self.folder / MANIFEST_NAME).stat()
+        return found.st_ino, found.st_mtime_ns
+
+    def _refresh(self) -> None:
+        """Learn what other processes finished or struck. The lock is held."""
+        state = self._state()
+        if state != self._seen:
+            self.manifest, self._seen, self._journal_read = Manifest.load(self.folder), state, 0
+        news, self._journal_read = read_shards(self.folder, self._journal_read)
+        self.manifest.shards.update(news)
+
     def missing(self) -> list[int]:
-        """Numbers of the shards still to be written, as the manifest on disk says now."""
-        self.manifest = Manifest.load(self.folder)
+        """Numbers of the shards still to be written, as the disk says now."""
+        with _locked(self.folder):
+            self._refresh()
         return self.manifest.missing()
 
     def claim(self, number: int) -> Claim | None:
@@ -104,7 +134,7 @@ class StreamWriter:
         It ends with `Claim.release`, or with the process, however that ends.
         """
         claim = Claim.take(self.folder / f".{shard_name(number)}.claim")
-        if claim is not None and number not in self.missing():
+        if claim is not None and (self.folder / shard_name(number)).exists():
             claim.release()
             return None
         return claim
@@ -159,21 +189,33 @@ class StreamWriter:
 
     def _list(self, number: int, entry: ShardEntry) -> None:
         with _locked(self.folder):
-            self.manifest = Manifest.load(self.folder).with_shard(number, entry)
-            self.manifest.save(self.folder)
+            append_shard(self.folder, number, entry)
+            self._refresh()
+            if self.manifest.complete:
+                self.manifest.save(self.folder)
+                self._seen, self._journal_read = self._state(), 0
 
     def strike(self, numbers: set[int]) -> None:
         """Take shards back, so that they are written again."""
         strike_shards(self.folder, numbers)
-        self.manifest = Manifest.load(self.folder)
+        self.missing()
 
 
 def strike_shards(folder: Path, numbers: set[int]) -> None:
-    """Take shards of a stream back: out of the manifest, and off the disk."""
+    """Take shards of a stream back: off the disk, and out of the manifest."""
     with _locked(folder):
-        Manifest.load(folder).without_shards(numbers).save(folder)
-        for number in numbers:
+        for (
+            number
+        ) in numbers:  # first: a file that the manifest does not list would be listed again
             (folder / shard_name(number)).unlink(missing_ok=True)
+        Manifest.load(folder).without_shards(numbers).save(folder)
+
+
+def settle(folder: Path) -> None:
+    """Bring a stream's journal into its manifest, if a kill left one behind."""
+    if (folder / JOURNAL_NAME).exists():
+        with _locked(folder):
+            Manifest.load(folder).save(folder)
 
 
 @contextmanager

@@ -13,10 +13,11 @@ import pytest
 
 from cbmf.cache.errors import DiskFullError, ShardError, StreamError
 from cbmf.cache.files import require_room
+from cbmf.cache.journal import append_shard
 from cbmf.cache.manifest import Manifest
 from cbmf.cache.stream import Stream
 from cbmf.cache.upkeep import garbage, remove
-from cbmf.cache.writer import strike_shards
+from cbmf.cache.writer import settle, strike_shards
 
 
 def test_an_incomplete_stream_is_refused_with_the_command_that_completes_it(toy):
@@ -38,6 +39,63 @@ def test_a_shard_finished_just_before_a_kill_is_found_and_listed(toy):
     before.without_shards({1}).save(folder)  # killed between the rename and the manifest
     assert toy.writer(toy.spec()).missing() == []
     assert Manifest.load(folder) == before
+
+
+def test_finishing_a_shard_does_not_rewrite_the_manifest_until_the_stream_is_complete(toy):
+    writer = toy.writer(toy.spec())
+    manifest, journal = writer.folder / "manifest.json", writer.folder / "finished.jsonl"
+    before = manifest.read_bytes()
+    for number in (0, 1):
+        toy.write_shard(writer, number)
+        assert manifest.read_bytes() == before
+        assert Manifest.load(writer.folder).missing() == list(range(number + 1, 3))
+    assert json.loads(journal.read_text().splitlines()[1])["name"] == "00001.h5"
+    toy.write_shard(writer, 2)
+    assert not journal.exists()
+    table = json.loads(manifest.read_text())
+    assert table["complete"] and sorted(table["shards"]) == ["0", "1", "2"]
+
+
+def test_writers_hear_of_each_others_shards(toy):
+    one, other = toy.writer(toy.spec()), toy.writer(toy.spec())
+    toy.write_shard(one, 0)
+    assert other.missing() == [1, 2]
+    toy.write_shard(other, 1)
+    third = toy.writer(toy.spec())  # brings the journal into the manifest
+    assert one.missing() == other.missing() == third.missing() == [2]
+    strike_shards(one.folder, {1})
+    assert one.missing() == [1, 2]
+    toy.write_shard(other, 1)
+    toy.write_shard(third, 2)
+    assert one.missing() == []
+    undisturbed = type(toy)(toy.root.parent / "undisturbed")
+    undisturbed.write_items()
+    assert Manifest.load(one.folder) == Manifest.load(undisturbed.fill(toy.spec()))
+
+
+def test_a_line_of_the_journal_that_a_kill_cut_costs_nothing(toy):
+    writer = toy.writer(toy.spec())
+    for number in (0, 1):
+        toy.write_shard(writer, number)
+    journal = writer.folder / "finished.jsonl"
+    os.truncate(journal, journal.stat().st_size - 40)
+    assert Manifest.load(writer.folder).missing() == [1, 2]
+    toy.write_shard(writer, 2)  # its line must not be lost behind the cut one
+    assert Manifest.load(writer.folder).missing() == [1]
+    assert toy.writer(toy.spec()).missing() == []
+    assert not journal.exists()
+
+
+def test_a_journal_that_a_kill_left_behind_a_complete_stream_is_brought_in(toy):
+    folder = toy.fill(toy.spec())
+    whole = Manifest.load(folder)
+    whole.without_shards({1}).save(folder)
+    append_shard(folder, 1, whole.shards[1])  # killed before the manifest was written
+    assert Stream(folder).complete
+    settle(folder)
+    assert json.loads((folder / "manifest.json").read_text())["complete"]
+    assert [path.name for path in folder.glob("*.jsonl")] == []
+    assert Manifest.load(folder) == whole
 
 
 def test_a_cut_shard_is_written_again_and_only_that_one(toy):
