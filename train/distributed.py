@@ -32,6 +32,8 @@ class Team:
     """Place of this process, 0 to size - 1."""
     size: int = 1
     """P."""
+    beside: int = 1
+    """Processes on this machine, which share its memory."""
 
     @property
     def main(self) -> bool:
@@ -188,7 +190,8 @@ def meet(device: torch.device | str | None = None) -> Team:
     state = PartialState(cpu=wanted.type == "cpu")
     # Accelerate says cpu:0, which torch holds for another device than cpu.
     place = state.device if wanted.type == "cuda" else wanted
-    return Team(place, state.process_index, state.num_processes)
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return Team(place, state.process_index, state.num_processes, beside)
 
 
 def part() -> None:
