@@ -18,7 +18,7 @@ from ..train.run import Run
 from .classification import DEEPEST, mean_class_recall
 from .labelled import Task, are_labelled, interval_of, prepare, ranks_of, result_of
 from .probe import logistic_scores, sgd_scores
-from .projection import project
+from .projections import projected
 from .ranks import recall_at
 from .results import Result, Row
 from .systems import models_of
@@ -100,7 +100,7 @@ def features_of(run: Run, task: Task) -> Iterator[Features]:
     for name, kind, model in models_of(run):
 
         def rows(stream: Stream, model=model) -> np.ndarray:
-            return project(model, task.encoder, stream).cpu().numpy()
+            return projected(run, model, task.encoder, stream).cpu().numpy()
 
         both = [rows(part.stream) for part in (task.train, task.test)]
         yield Features(name, kind, *both)

@@ -20,7 +20,7 @@ from ..cache.stream import Stream
 from ..train.aligner import Aligner
 from ..train.run import Run
 from .floors import floors_of
-from .projection import project
+from .projections import projected
 from .sides import run_name, stream_of
 from .systems import models_of, places
 
@@ -164,7 +164,7 @@ def scored(
     """
     for name, kind, model in models_of(run):
         report(name)
-        views = {place: _view(model, place, sides) for place, sides in pairs.streams.items()}
+        views = {place: _view(run, model, place, sides) for place, sides in pairs.streams.items()}
         for one, two in _directions(list(views), both=kind == "model"):
             ends = dict.fromkeys(run.model.encoders[place].name for place in (one, two))
             cosines = _cosines(pairs.rows, views[one][0], views[two][1])
@@ -180,11 +180,11 @@ def scored(
             yield Scored(floor.name, "raw", _cosines(pairs.rows, left, right))
 
 
-def _view(model: Aligner, place: int, sides: Sides) -> tuple[Rows, Rows]:
+def _view(run: Run, model: Aligner, place: int, sides: Sides) -> tuple[Rows, Rows]:
     """Unit rows of the left and the right sentences; those of one stream are made once."""
     left, right = sides
-    one = left, project(model, place, left)
-    return one, one if left is right else (right, project(model, place, right))
+    one = left, projected(run, model, place, left)
+    return one, one if left is right else (right, projected(run, model, place, right))
 
 
 def _directions(places_: list[int], both: bool) -> list[tuple[int, int]]:

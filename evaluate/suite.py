@@ -118,7 +118,8 @@ def evaluate(
         names: Some of BENCHMARKS, or `all`.
         dataset: Only this one.
         split: This split rather than the default one.
-        again: Measure anew what is there already over the same weights and embeddings.
+        again: Measure anew what is there already over the same weights and embeddings. Unit rows
+            kept in RUN/projections are used all the same: they follow from what they are found by.
         fine_tune_epochs: Passes of the benchmark `fine-tune` over its training images.
         report: Called with what is being measured.
 

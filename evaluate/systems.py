@@ -18,7 +18,7 @@ from ..cache.stream import Stream
 from ..train.aligner import Aligner
 from ..train.config import END_TO_END
 from ..train.run import Run
-from .projection import project
+from .projections import projected
 
 _BESIDE = {"linear": "linear heads", "convirt": "ConVIRT, frozen"}
 _TRAINED = "ConVIRT"
@@ -47,6 +47,8 @@ class System:
     """None: the encoder's own pooled vectors."""
     left: Side
     right: Side
+    run: Run
+    """Its folder keeps what the model makes of the sides."""
 
     def embed(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Unit rows of the items of both sides, each (n, D) float32, on a device."""
@@ -56,7 +58,7 @@ class System:
         if self.model is None:
             whole = F.normalize(torch.from_numpy(side.stream.pooled()), dim=1).to(device)
         else:
-            whole = project(self.model, side.encoder, side.stream)
+            whole = projected(self.run, self.model, side.encoder, side.stream)
         place = places(side.stream.rows, side.rows)
         return whole[torch.from_numpy(place).to(device)]
 
@@ -75,14 +77,14 @@ def systems_of(cache: Cache, items: Items, run: Run, left: Side, right: Side) ->
     There is a raw floor for each encoder that the cache has both sides of: elsewhere, as between an
     image and a text encoder, the vectors cannot be compared.
     """
-    found = [System(name, kind, model, left, right) for name, kind, model in models_of(run)]
+    found = [System(name, kind, model, left, right, run) for name, kind, model in models_of(run)]
     if run.alone:
         return found
     for stream in {side.stream.identity: side.stream for side in (left, right)}.values():
         one = _same_encoder(cache, items, stream, left)
         two = _same_encoder(cache, items, stream, right)
         if one is not None and two is not None:
-            found.append(System(f"raw {stream.encoder}", "raw", None, one, two))
+            found.append(System(f"raw {stream.encoder}", "raw", None, one, two, run))
     return found
 
 

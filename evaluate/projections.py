@@ -1,0 +1,120 @@
+"""Unit rows that are kept in a run's folder, so that no stream is projected twice.
+
+RUN/projections/<models>/<key>.safetensors holds the rows of one stream by one model. <models> is a
+digest of the run's weights: rows of other weights go when new ones are kept. The folder may be
+removed at any time, what is missing is made anew. n items of a stream, D width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from ..cache.files import new_file, value_digest
+from ..cache.stream import Stream
+from ..train.aligner import Aligner
+from ..train.run import Run
+from .projection import project
+
+PROJECTIONS_NAME = "projections"
+VERSION = 1
+"""Of the arithmetic in `project`: another one makes all rows anew."""
+LARGEST_BYTES = 2 * 2**30
+"""Rows that take more are not kept: two million items at 256 features."""
+ROWS, DIGEST = "rows", "sha256"
+
+
+def projected(run: Run, model: Aligner, encoder: int, stream: Stream) -> Tensor:
+    """What `project` gives, (n, D) float32 on the model's device; from the run's folder if kept.
+
+    Kept rows are a function of model, stream, device type and torch's version, and found by a
+    digest of these. Where the folder cannot be written, or the disk is full, they are not kept.
+
+    Args:
+        run: Whose folder keeps them.
+        model: The run's own, one fitted beside it, or the untrained one.
+        encoder: Which of `model.encoders` the stream is of.
+        stream: Complete, of the model's layout and width.
+
+    Raises:
+        InputError: As `project`.
+        StreamError: If the stream is incomplete.
+    """
+    stream.require_complete()
+    shape = (len(stream), model.width)
+    if shape[0] * shape[1] * 4 > LARGEST_BYTES:
+        return project(model, encoder, stream)
+    device = model.temperature.log_scale.device
+    path = _path(run, model, encoder, stream)
+    kept = _read(path, shape)
+    if kept is not None:
+        return torch.from_numpy(kept).to(device)
+    rows = project(model, encoder, stream)
+    with suppress(OSError, SafetensorError):  # a convenience: the evaluation goes on without
+        _keep(path, rows.cpu().numpy())
+    return rows
+
+
+def _path(run: Run, model: Aligner, encoder: int, stream: Stream) -> Path:
+    """Where the rows lie if they are kept."""
+    own = [_model_digest(each) for each in (run.model, *run.baselines.values())]
+    key = {
+        "version": VERSION,
+        "torch": torch.__version__,
+        "device": model.temperature.log_scale.device.type,
+        "model": _model_digest(model),
+        "encoder": encoder,
+        "stream": stream.fingerprint,
+        "shards": [entry.sha256 for _, entry in sorted(stream.manifest.shards.items())],
+    }
+    folder = run.folder / PROJECTIONS_NAME / value_digest(own)[:12]
+    return folder / f"{value_digest(key)[:24]}.safetensors"
+
+
+def _model_digest(model: Aligner) -> str:
+    """SHA-256 over what a model is and its weights, whether they are on disk or not."""
+    digest = hashlib.sha256(value_digest(model.card()).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """The rows in a file; None if it is absent or damaged."""
+    try:
+        with safe_open(path, framework="np") as file:
+            rows: np.ndarray = file.get_tensor(ROWS)
+            metadata: Mapping[str, str] = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return None
+    whole = rows.shape == shape and rows.dtype == np.float32
+    return rows if whole and metadata.get(DIGEST) == _digest(rows) else None
+
+
+def _keep(path: Path, rows: np.ndarray) -> None:
+    """Write rows to a file, atomically, and remove those of other weights."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for old in _others(path.parent):
+        shutil.rmtree(old, ignore_errors=True)
+    rows = np.ascontiguousarray(rows)
+    with new_file(path) as part:
+        save_file({ROWS: rows}, part, metadata={DIGEST: _digest(rows)})
+
+
+def _others(folder: Path) -> Iterator[Path]:
+    """The folders beside one."""
+    return (path for path in folder.parent.iterdir() if path.is_dir() and path != folder)
+
+
+def _digest(rows: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()
