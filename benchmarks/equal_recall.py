@@ -31,7 +31,7 @@ EPOCHS = 25
 def equal_recall_row(settings: Settings, ours: Ours) -> Row:
     """(b2): seconds of training until both have the mean recall in validation that both reach."""
     ours = ours.again()
-    count = len(ours.data.train.table.right)
+    count = len(ours.data.table.right)
     left, right = ours.pairs(count)
     ready = RepeatedPairs(left, right)
     torch.manual_seed(0)
@@ -40,7 +40,7 @@ def equal_recall_row(settings: Settings, ours: Ours) -> Row:
     epochs = 2 if settings.small else EPOCHS
     theirs = _curve(
         lambda: released_epoch(model, optimizer, indexed_batches(ready, BATCH)),
-        lambda: _recall_of(model, ours.data.val),
+        lambda: _recall_of(model, ours.val),
         epochs,
     )
     own = _curve(ours.train_epoch, ours.recall, 2 if settings.small else ours.config.epochs)

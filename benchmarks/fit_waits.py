@@ -25,6 +25,9 @@ POLL_S = 0.002
 def waiting_rows(settings: Settings, cache: Cache, dataset: str) -> list[Row]:
     """The share of a training epoch that is spent waiting for data, as the history tells it."""
     rows: list[Row] = []
+    if settings.small:  # the demo's few images are a single block: they cannot be streamed
+        size = Size(images=640, captions=2, width=32, image_tokens=4, text_tokens=4)
+        cache, dataset = write_cache(settings.folder("blocks"), size, {"train": 1}), "generated"
     for layout in ("pooled", "tokens"):
         try:
             choose_source(cache, preset("best", layout=layout), dataset)
@@ -41,7 +44,8 @@ def waiting_rows(settings: Settings, cache: Cache, dataset: str) -> list[Row]:
 
 def _waited(settings: Settings, cache: Cache, dataset: str, layout: str, way: str) -> list[float]:
     """Of the second epoch, in %, of each fit; empty where a fit does not tell."""
-    config = preset("best", layout=layout, epochs=2, baseline=False)
+    changes = {"batch_size": 64} if settings.small else {}
+    config = preset("best", layout=layout, epochs=2, baseline=False, **changes)
     limit: dict[str, Any] = {}
     if way == "streamed":
         if not can_stream():

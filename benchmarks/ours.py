@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cbmf.cache.catalog import Cache
-from cbmf.train.batches import Batch, batch_count, epoch_batches, generator
+from cbmf.train.batches import batch_count, epoch_batches, generator
 from cbmf.train.config import FitConfig, preset
-from cbmf.train.data import FitData, load_data
+from cbmf.train.data import PairedBanks, load_data
 from cbmf.train.run import build_model
 from cbmf.train.source import Source, choose_source
 from cbmf.train.step import Step
@@ -32,7 +32,8 @@ class Ours:
 
     config: FitConfig
     source: Source
-    data: FitData
+    data: PairedBanks
+    val: PairedBanks
     step: Step
     epoch: int = 0
 
@@ -44,20 +45,17 @@ class Ours:
         config = preset(base, layout=layout, **changes)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         source = choose_source(cache, config, dataset)
-        data = load_data(cache, source, layout, config.seed, device)
-        return cls(config, source, data, _first_step(config, source, data, device))
+        data = load_data(cache, source, config, device)
+        assert isinstance(data.train, PairedBanks)  # not streamed: measured in memory
+        return cls(
+            config, source, data.train, data.val, _first_step(config, source, data.train, device)
+        )
 
     def again(self, **changes: Any) -> Ours:
         """Another fit on the same banks."""
         config = preset(self.config.preset, layout=self.config.model.layout, **changes)
         step = _first_step(config, self.source, self.data, self.step.device)
-        return Ours(config, self.source, self.data, step)
-
-    def batches(self) -> Iterator[Batch]:
-        """Without end, epoch after epoch."""
-        while True:
-            yield from epoch_batches(self.data.train.table, self.config, self.epoch)
-            self.epoch += 1
+        return Ours(config, self.source, self.data, self.val, step)
 
     def some(self, count: int) -> tuple[Callable[[], None], int]:
         """Work that takes `count` batches, at most an epoch, and the pairs in them.
@@ -65,7 +63,7 @@ class Ours:
         The batches are the same in each call: the order of the data is made within the work, as
         in a fit.
         """
-        table, config = self.data.train.table, self.config
+        table, config = self.data.table, self.config
         count = min(count, batch_count(table, config))
         pairs = sum(len(b.right) for b in itertools.islice(epoch_batches(table, config, 0), count))
 
@@ -73,7 +71,7 @@ class Ours:
             random = generator(config.seed, 0, purpose=2)
             self.step.model.train()
             for batch in itertools.islice(epoch_batches(table, config, 0), count):
-                self.step.take(self.data.train, batch, random)
+                self.step.take(self.data, batch, random)
             synchronise()
 
         return work, pairs
@@ -82,27 +80,25 @@ class Ours:
         """One whole pass."""
         random = generator(self.config.seed, self.epoch, purpose=2)
         self.step.model.train()
-        for batch in epoch_batches(self.data.train.table, self.config, self.epoch):
-            self.step.take(self.data.train, batch, random)
+        for batch in epoch_batches(self.data.table, self.config, self.epoch):
+            self.step.take(self.data, batch, random)
         synchronise()
         self.epoch += 1
 
     def recall(self) -> float:
         """Mean recall in validation, 0 to 1."""
-        return validate(self.step.average or self.step.model, self.data.val, self.config)[
-            "val_recall"
-        ]
+        return validate(self.step.average or self.step.model, self.val, self.config)["val_recall"]
 
     def pairs(self, count: int) -> tuple[Tensor, Tensor]:
         """`count` pairs at most, drawn once, as dense float32: (P, L, d) left and right.
 
         The image stands again for each of its captions, texts are padded to the longest.
         """
-        table = self.data.train.table
+        table = self.data.table
         chosen = np.random.default_rng(0).permutation(len(table.right))[:count]
         sides = (
-            (self.data.train.left, table.left[table.owner[chosen]]),
-            (self.data.train.right, table.right[chosen]),
+            (self.data.left, table.left[table.owner[chosen]]),
+            (self.data.right, table.right[chosen]),
         )
         left, right = (
             bank.gather(torch.from_numpy(positions).to(bank.device))[0].to(self.step.device)
@@ -111,11 +107,11 @@ class Ours:
         return left, right
 
 
-def _first_step(config: FitConfig, source: Source, data: FitData, device: torch.device) -> Step:
+def _first_step(config: FitConfig, source: Source, data: PairedBanks, device: torch.device) -> Step:
     model = build_model(source.encoders(config.model.layout), config)
-    for index, bank in enumerate((data.train.left, data.train.right)):
+    for index, bank in enumerate((data.left, data.right)):
         model.measure(index, bank.statistics())
-    return Step(model.to(device), config, batch_count(data.train.table, config) * config.epochs)
+    return Step(model.to(device), config, batch_count(data.table, config) * config.epochs)
 
 
 def synchronise() -> None:
