@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 
@@ -12,6 +13,19 @@ from .config import FitConfig
 
 PLATEAU_THRESHOLD = 1e-4
 """Share by which a validation loss must fall to count as lower, as in torch's ReduceLROnPlateau."""
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's own, without the wrappers that load its compiler before the first step.
+
+    That takes as long as loading all the rest of torch, and nothing here compiles an optimizer.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 def build_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW:
@@ -27,7 +41,7 @@ def build_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW:
     ]
     kinds = {parameter.device.type for parameter in model.parameters()}
     fused = kinds <= {"cpu", "cuda"}
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, fused=fused)
+    return AdamW([g for g in groups if g["params"]], lr=config.lr, fused=fused)
 
 
 @dataclass

@@ -1,11 +1,14 @@
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
+from torch import nn
 
 from cbmf.train.config import ModelConfig, preset
 from cbmf.train.model import CBMF, EncoderSpec
-from cbmf.train.schedule import Schedule, build_optimizer
+from cbmf.train.schedule import AdamW, Schedule, build_optimizer
 
 SPECS = [EncoderSpec(name, "text", "text", name, 4) for name in ("a", "b")]
 
@@ -47,3 +50,42 @@ def test_only_matrices_decay_unless_all_shall():
     (everything,) = build_optimizer(model, preset("released")).param_groups
     assert len(everything["params"]) == len(list(model.parameters()))
     assert everything["weight_decay"] == 1e-3
+
+
+def weights_after_steps(optimizer_of):
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3))
+    optimizer = optimizer_of(model.parameters())
+    for step in range(30):
+        optimizer.zero_grad(set_to_none=True)
+        model(torch.randn(5, 8)).square().sum().backward()
+        optimizer.step()
+        if step == 12:
+            optimizer.load_state_dict(optimizer.state_dict())
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_optimizer_is_torchs_bit_for_bit(fused):
+    ours, torchs = (
+        weights_after_steps(lambda parameters, kind=kind: kind(parameters, lr=1e-2, fused=fused))
+        for kind in (AdamW, torch.optim.AdamW)
+    )
+    assert torch.equal(ours, torchs)
+
+
+def test_a_first_step_loads_no_compiler():
+    script = """
+import sys, torch
+from torch import nn
+from cbmf.train.config import preset
+from cbmf.train.schedule import build_optimizer
+model = nn.Linear(3, 2)
+optimizer = build_optimizer(model, preset("best"))
+optimizer.zero_grad(set_to_none=True)
+model(torch.ones(1, 3)).sum().backward()
+optimizer.step()
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
