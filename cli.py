@@ -13,7 +13,7 @@ import typer
 
 from . import __version__, console
 from .cache_commands import cache_app
-from .command import DEBUG_VARIABLE, EXIT_FAILURE, CacheOption, Command, cache_root
+from .command import DEBUG_VARIABLE, EXIT_FAILURE, CacheOption, Command, cache_root, size_bytes
 from .recipes.commands import convirt, demo, reproduce
 
 app = typer.Typer(
@@ -266,6 +266,14 @@ def fit(
         Path | None,
         typer.Option(help="Run folder. Default: runs/DATASET-PRESET-FUSION-LAYOUT-SEED."),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What embeddings may take in memory, such as 2GiB; larger ones are read from disk "
+            "while they are trained on. Default: most of what is free.",
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: what there is.")] = None,
 ) -> None:
     """Stage 2: fit the fusion model on cached embeddings.
@@ -296,9 +304,18 @@ def fit(
         }
         overrides = {name: value for name, value in given.items() if value is not None}
         config = configure(preset, **overrides, **parse_settings(setting or ()))
+        allowed = None if memory is None else size_bytes(memory)
     with console.Ticker() as ticker:
         report = console.FitReporter(ticker)
-        result = run(store, config, out=out, dataset=dataset, device=device, report=report)
+        result = run(
+            store,
+            config,
+            out=out,
+            dataset=dataset,
+            device=device,
+            memory_bytes=allowed,
+            report=report,
+        )
     if team.main:
         console.fit_summary(result)
     part()

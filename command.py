@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from .cache.errors import CbmfError, PeerError
+from .cache.errors import CbmfError, InputError, PeerError
 
 EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 DEBUG_VARIABLE = "CBMF_DEBUG"
@@ -83,3 +84,19 @@ CacheOption = Annotated[
 def cache_root(cache: str) -> Path | None:
     """The folder that `--cache` names; None for the default one."""
     return Path(cache) if cache else None
+
+
+_SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def size_bytes(text: str) -> int:
+    """A size as people write it: `2GiB`, `500M`, `1.5g`; units are powers of 1,024.
+
+    Raises:
+        InputError: If it is none, or not above 0.
+    """
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([KMGT]?)(?:I?B)?", text.strip().upper())
+    size = int(float(found[1]) * _SIZES[found[2]]) if found else 0
+    if size < 1:
+        raise InputError(f"--memory {text}: not a size; write it like 2GiB or 500MiB")
+    return size

@@ -21,11 +21,12 @@ CHUNK_ROWS = 65536
 """Rows that are widened at once to measure statistics."""
 MEMORY_SHARE = 0.8
 """Of the free memory that a bank may take."""
-_DTYPES = {
+DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
     "float16": (torch.float16, np.float16),
     "bfloat16": (torch.bfloat16, np.uint16),
     "float32": (torch.float32, np.float32),
 }
+"""Of a stored dtype: as a tensor has it, and as it is read."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,11 @@ class Bank:
             InputError: If it does not fit the memory that is free; names the ways out.
             StreamError: If tokens are asked of a pooled stream, or it is incomplete.
         """
-        if layout == "tokens" and stream.layout != "tokens":
-            raise StreamError(
-                f"{stream.path} holds pooled vectors only; run cbmf precompute {stream.dataset} "
-                "with --layout tokens, or fit with --layout pooled"
-            )
+        require_tokens(stream, layout)
         tokens = layout == "tokens"
         shape = (stream.token_count, stream.width) if tokens else (len(stream), stream.pooled_width)
-        wanted, stored = _DTYPES[stream.dtype]
-        size_bytes = shape[0] * shape[1] * np.dtype(stored).itemsize
+        wanted, stored = DTYPES[stream.dtype]
+        size_bytes = bank_bytes(stream, layout)
         _require_memory(stream, size_bytes, free_memory_bytes())
         whole = np.empty(shape, stored)
         counts, at = [np.zeros(1, np.int64)], 0
@@ -83,12 +80,11 @@ class Bank:
             at += len(part)
             if block.offsets is not None:
                 counts.append(np.diff(block.offsets))
-        bits = torch.from_numpy(whole.view(np.int16) if stored is np.uint16 else whole)
         place = _place(torch.device(device), size_bytes)
         offsets = torch.from_numpy(np.cumsum(np.concatenate(counts))) if tokens else None
         return cls(
             rows=stream.rows,
-            values=bits.view(wanted).to(place),
+            values=as_tensor(whole, wanted).to(place),
             offsets=None if offsets is None else offsets.to(place),
         )
 
@@ -107,10 +103,7 @@ class Bank:
 
     def positions(self, rows: np.ndarray) -> np.ndarray:
         """Position in this bank of each item row, int64; -1 where the item is missing."""
-        if not len(self.rows):
-            return np.full(len(rows), -1, np.int64)
-        at = np.searchsorted(self.rows, rows).clip(max=len(self.rows) - 1)
-        return np.where(self.rows[at] == rows, at, -1)
+        return positions_of(self.rows, rows)
 
     def lengths(self, index: Tensor) -> Tensor:
         """Tokens of some items, (B,) int64."""
@@ -161,6 +154,41 @@ class Bank:
     def _chunks(self) -> Iterator[Tensor]:
         for start in range(0, len(self.values), CHUNK_ROWS):
             yield self.values[start : start + CHUNK_ROWS].cpu().double()
+
+
+def require_tokens(stream: Stream, layout: str) -> None:
+    """Refuse to read tokens where there are none.
+
+    Raises:
+        StreamError: As said; names the ways out.
+    """
+    if layout == "tokens" and stream.layout != "tokens":
+        raise StreamError(
+            f"{stream.path} holds pooled vectors only; run cbmf precompute {stream.dataset} "
+            "with --layout tokens, or fit with --layout pooled"
+        )
+
+
+def bank_bytes(stream: Stream, layout: str) -> int:
+    """What a stream takes in memory."""
+    size = np.dtype(DTYPES[stream.dtype][1]).itemsize
+    if layout == "tokens":
+        return stream.token_count * stream.width * size
+    return len(stream) * stream.pooled_width * size
+
+
+def as_tensor(stored: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """Numbers as they are stored, as a tensor of their dtype that shares their memory."""
+    whole = stored.view(np.int16) if stored.dtype == np.uint16 else stored
+    return torch.from_numpy(whole).view(dtype)
+
+
+def positions_of(known: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Place among ascending `known` rows of each of `rows`, int64; -1 where it is missing."""
+    if not len(known):
+        return np.full(len(rows), -1, np.int64)
+    at = np.searchsorted(known, rows).clip(max=len(known) - 1)
+    return np.where(known[at] == rows, at, -1)
 
 
 def free_memory_bytes() -> int | None:

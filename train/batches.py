@@ -31,9 +31,9 @@ class Batch:
     """(C,) int64: see PairTable.right_group."""
 
 
-def generator(seed: int, epoch: int, purpose: int) -> np.random.Generator:
-    """The random numbers of one purpose in one epoch."""
-    return np.random.default_rng([seed, epoch, purpose])
+def generator(seed: int, epoch: int, purpose: int, part: int | None = None) -> np.random.Generator:
+    """The random numbers of one purpose in one epoch, or in a part of it."""
+    return np.random.default_rng([seed, epoch, purpose, *([] if part is None else [part])])
 
 
 def batch_count(table: PairTable, config: FitConfig) -> int:
@@ -42,15 +42,28 @@ def batch_count(table: PairTable, config: FitConfig) -> int:
     return -(-items // config.batch_size)
 
 
-def epoch_batches(table: PairTable, config: FitConfig, epoch: int) -> Iterator[Batch]:
+def epoch_batches(
+    table: PairTable,
+    config: FitConfig,
+    epoch: int,
+    window: int | None = None,
+    count: int | None = None,
+) -> Iterator[Batch]:
     """The batches of an epoch: all items once, in batches of nearly equal size.
 
     With `images`, each left item comes once, with `captions_per_image` of its right ones drawn
     without replacement (all of them for 0, or when it has fewer). With `pairs`, each pair comes
     once, and an image that several pairs of a batch share stands in it once.
+
+    Args:
+        table: The items.
+        config: Size and unit of a batch, seed.
+        epoch: Counted from 0.
+        window: Which part of the epoch the table is; None: all of it.
+        count: Batches; None: `batch_count`.
     """
-    random = generator(config.seed, epoch, purpose=1)
-    count = batch_count(table, config)
+    random = generator(config.seed, epoch, purpose=1, part=window)
+    count = batch_count(table, config) if count is None else count
     owner = table.owner
     if config.batch_unit == "pairs":
         for chosen in np.array_split(random.permutation(len(table.right)), count):

@@ -1,8 +1,8 @@
-"""What a fit trains and validates on: two banks and the pairs between them."""
+"""What a fit trains and validates on: the streams of a source as pairs, in memory or on disk."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,60 +10,81 @@ import torch
 from ..cache.catalog import Cache
 from ..cache.errors import InputError
 from ..cache.stream import Stream
-from .bank import Bank
+from .bank import MEMORY_SHARE, Bank, bank_bytes, free_memory_bytes
+from .config import FitConfig
+from .disk_bank import DiskBank
+from .paired import PairedBanks
 from .pairs import VALIDATION_ITEMS, PairTable, hold_out, join
 from .source import TRAIN, VAL, Source
+from .streaming import StreamedPairs
 
-
-@dataclass(frozen=True)
-class PairedBanks:
-    """Two banks and a table of pairs between them."""
-
-    left: Bank
-    right: Bank
-    table: PairTable
+__all__ = ["FitData", "PairedBanks", "load_data"]
 
 
 @dataclass(frozen=True)
 class FitData:
     """Everything that a fit reads."""
 
-    train: PairedBanks
+    train: PairedBanks | StreamedPairs
     val: PairedBanks
     held_out: bool
     """Whether `val` is a part of the training split."""
+    memory_bytes: int | None = None
+    """What the embeddings may take; None where all of them are in memory."""
 
 
 def load_data(
-    cache: Cache, source: Source, layout: str, seed: int, device: torch.device
+    cache: Cache,
+    source: Source,
+    config: FitConfig,
+    device: torch.device,
+    memory_bytes: int | None = None,
 ) -> FitData:
-    """Load the streams of a source and join their pairs.
+    """Load the streams of a source, or leave on disk what is too large, and join the pairs.
 
     Args:
         cache: Where the items lie.
         source: The streams.
-        layout: `pooled` or `tokens`.
-        seed: Of the hold-out, where one is needed.
-        device: Where the banks shall lie.
+        config: Says the layout, the seed of a hold-out, and the size of batches.
+        device: Where banks shall lie.
+        memory_bytes: What the embeddings may take; None: most of the memory that is free. What is
+            larger stays on disk and is read while it is trained on.
 
     Raises:
-        InputError: If the banks do not fit the memory, or the pairs are too few.
+        InputError: If the memory holds not even two windows of a batch, or the pairs are too few.
     """
-    train = _load(cache, source.dataset, TRAIN, source.train, layout, device)
+    size_bytes = sum(
+        bank_bytes(s, config.model.layout) for s in (*source.train, *(source.val or ()))
+    )
+    if memory_bytes is None:
+        free = free_memory_bytes()
+        memory_bytes = size_bytes if free is None else int(MEMORY_SHARE * free)
+    if size_bytes > memory_bytes:
+        return _streamed(cache, source, config, memory_bytes)
+    train = _load(cache, source.dataset, TRAIN, source.train, config, device)
     if source.val is None:
-        rest, held = hold_out(train.table, seed)
+        rest, held = hold_out(train.table, config.seed)
         val = PairedBanks(train.left, train.right, held)
         return FitData(PairedBanks(train.left, train.right, rest), val, held_out=True)
-    val = _load(cache, source.dataset, VAL, source.val, layout, device)
-    first = np.arange(min(VALIDATION_ITEMS, len(val.table.left)))
-    for split, table in ((TRAIN, train.table), (VAL, val.table)):
-        if len(np.unique(table.group)) < 2:
-            raise InputError(
-                f"{source.dataset}/{split}: all pairs are connected, nothing can be told apart; "
-                "two unconnected pairs are the least"
-            )
-    seen = val.table.take(first).closed()
-    return FitData(train, PairedBanks(val.left, val.right, seen), held_out=False)
+    val = _load(cache, source.dataset, VAL, source.val, config, device)
+    _require_groups(source.dataset, train.table, val.table)
+    return FitData(train, PairedBanks(val.left, val.right, _validated(val.table)), held_out=False)
+
+
+def _streamed(cache: Cache, source: Source, config: FitConfig, memory_bytes: int) -> FitData:
+    """The training pairs on disk; of those to validate on only what is needed, in memory."""
+    train = _open(cache, source.dataset, TRAIN, source.train, config, memory_bytes)
+    if source.val is None:
+        rest, held = hold_out(train.table, config.seed)
+        train, whole = (replace(train, table=table) for table in (rest, held))
+    else:
+        whole = _open(cache, source.dataset, VAL, source.val, config, memory_bytes)
+        _require_groups(source.dataset, train.table, whole.table)
+        whole = replace(whole, table=_validated(whole.table))
+    val = whole.take(whole.table)
+    train = replace(train, memory_bytes=memory_bytes - val.size_bytes)
+    train.require_room(config)
+    return FitData(train, val, source.val is None, memory_bytes)
 
 
 def _load(
@@ -71,8 +92,35 @@ def _load(
     dataset: str,
     split: str,
     streams: tuple[Stream, Stream],
-    layout: str,
+    config: FitConfig,
     device: torch.device,
 ) -> PairedBanks:
-    left, right = (Bank.from_stream(stream, layout, device) for stream in streams)
+    left, right = (Bank.from_stream(stream, config.model.layout, device) for stream in streams)
     return PairedBanks(left, right, join(cache.items(dataset, split), left, right))
+
+
+def _open(
+    cache: Cache,
+    dataset: str,
+    split: str,
+    streams: tuple[Stream, Stream],
+    config: FitConfig,
+    memory_bytes: int,
+) -> StreamedPairs:
+    left, right = (DiskBank(stream, config.model.layout) for stream in streams)
+    table = join(cache.items(dataset, split), left, right)
+    return StreamedPairs(left, right, table, memory_bytes)
+
+
+def _validated(table: PairTable) -> PairTable:
+    """The first left items of a split and their pairs."""
+    return table.take(np.arange(min(VALIDATION_ITEMS, len(table.left)))).closed()
+
+
+def _require_groups(dataset: str, train: PairTable, val: PairTable) -> None:
+    for split, table in ((TRAIN, train), (VAL, val)):
+        if len(np.unique(table.group)) < 2:
+            raise InputError(
+                f"{dataset}/{split}: all pairs are connected, nothing can be told apart; "
+                "two unconnected pairs are the least"
+            )

@@ -10,9 +10,10 @@ import torch
 
 from ..cache.catalog import Cache
 from ..cache.errors import RunError
-from ..cache.files import write_json
+from ..cache.files import read_json, write_json
 from ..cache.manifest import differences
 from .aligner import CONFIG_NAME, read_card
+from .bank import MEMORY_SHARE, free_memory_bytes
 from .config import BASELINES, FitConfig, baseline_of
 from .curves import CURVES_NAME, draw_run
 from .data import FitData, load_data
@@ -29,9 +30,12 @@ from .run import (
     run_card,
 )
 from .source import Source, choose_source
+from .streaming import StreamedPairs
 
 COMPARED = ("method", "model", "encoders", "fit", "dataset", "streams")
 """Parts of config.json in which an interrupted fit and its continuation must agree."""
+MEMORY_NAME = "memory.json"
+"""What a streamed fit may take: the order of its data follows from it."""
 
 
 def silent(progress: Progress) -> None:
@@ -45,6 +49,7 @@ def fit(
     out: Path | None = None,
     dataset: str | None = None,
     device: torch.device | str | None = None,
+    memory_bytes: int | None = None,
     report: Report = silent,
 ) -> Run:
     """Fit a model on cached embeddings; no encoder is loaded.
@@ -64,6 +69,9 @@ def fit(
             `default_folder`.
         dataset: Name in the cache; None for the only one that has encoded training pairs.
         device: None for the GPU if there is one, else the CPU.
+        memory_bytes: What the embeddings may take in memory; None: most of what is free. Larger
+            ones are read from disk, block by block, while they are trained on. Their order follows
+            from this; a fit that goes on takes what it began with, unless told otherwise.
         report: Called with what is being done, and after every epoch.
 
     Returns:
@@ -90,11 +98,20 @@ def fit(
         write_json(folder / ENVIRONMENT_NAME, facts)
     beside = folder / BASELINES_NAME / "linear"
     if config.baseline and config.method not in BASELINES:
-        _fit_one(cache, source, baseline_of(config), beside, team, report)
-    _fit_one(cache, source, config, folder, team, report)
+        _fit_one(cache, source, baseline_of(config), beside, team, memory_bytes, report)
+    _fit_one(cache, source, config, folder, team, memory_bytes, report)
     team.agree(lambda: None if (folder / CURVES_NAME).exists() else draw_run(folder, beside))
     with team.as_one():
         return Run.load(folder, team.device)
+
+
+def _memory_of_one(team: Team) -> int | None:
+    """What the embeddings may take in each process on this machine; None if nothing is known.
+
+    The windows of what is read from disk follow from it: all processes need the same.
+    """
+    free = free_memory_bytes()
+    return None if free is None else int(MEMORY_SHARE * free) // team.beside
 
 
 def _card(source: Source, config: FitConfig) -> dict[str, Any]:
@@ -132,18 +149,31 @@ def _fit_one(
     config: FitConfig,
     folder: Path,
     team: Team,
+    memory_bytes: int | None,
     report: Report,
 ) -> None:
     """Fit one model into a folder, unless that is done."""
     if team.agree(lambda: _open(folder, _card(source, config))):
         return
+    if memory_bytes is None:
+        memory_bytes = team.agree(lambda: _as_begun(folder) or _memory_of_one(team))
     with team.as_one():
-        data = load_data(cache, source, config.model.layout, config.seed, team.device)
+        data = load_data(cache, source, config, team.device, memory_bytes)
         model = build_model(source.encoders(config.model.layout), config)
-        for index, bank in enumerate((data.train.left, data.train.right)):
-            model.measure(index, bank.statistics())
+        for index, statistics in enumerate(data.train.statistics()):
+            model.measure(index, statistics)
+    if team.main and data.memory_bytes is not None:
+        write_json(folder / MEMORY_NAME, {"memory_bytes": data.memory_bytes})
     report(Progress("data", _text(source, config, data, team.device)))
     Loop(model.to(team.device), config, data, folder, report, team).run()
+
+
+def _as_begun(folder: Path) -> int | None:
+    """What a streamed fit took before it was interrupted, if there is still so much."""
+    if not (folder / MEMORY_NAME).exists():
+        return None
+    kept, free = int(read_json(folder / MEMORY_NAME)["memory_bytes"]), free_memory_bytes()
+    return kept if free is None or kept <= free else None
 
 
 def _text(source: Source, config: FitConfig, data: FitData, device: torch.device) -> str:
@@ -156,5 +186,6 @@ def _text(source: Source, config: FitConfig, data: FitData, device: torch.device
         f"{len(train.left):,} left items with {len(train.right):,} pairs to train on, "
         f"{len(val.left):,} {split} to validate on"
         + (f", {dropped:,} pairs left out for items that are not encoded" if dropped else "")
+        + (f"; {data.train.told()}" if isinstance(data.train, StreamedPairs) else "")
         + f"; {device}"
     )

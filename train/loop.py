@@ -15,7 +15,7 @@ import torch
 from ..cache.errors import RunError
 from ..cache.files import full_disk_is_one_line, new_file, write_json
 from .aligner import Aligner
-from .batches import batch_count, epoch_batches, generator
+from .batches import generator
 from .checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from .config import FitConfig
 from .data import FitData
@@ -70,8 +70,7 @@ class Loop:
         self.folder, self.report = folder, report
         self.device = model.temperature.log_scale.device
         self.team = team or Team(self.device)
-        steps = batch_count(data.train.table, config) * config.epochs
-        self.step = Step(model, config, steps, self.team)
+        self.step = Step(model, config, data.train.steps(config), self.team)
         self.epoch, self.best_epoch = 0, 0
         self.history: list[dict[str, float]] = []
         if self.team.agree(self.checkpoint.exists):
@@ -91,23 +90,23 @@ class Loop:
         """
         while not self._stops():
             started = time.perf_counter()
-            loss, rate = self._train_epoch()
+            trained = self._train_epoch()
             trained_s = time.perf_counter() - started
-            pairs = self._pairs_an_epoch()
+            trained["pairs_per_s"] = self._pairs_an_epoch() / trained_s
+            trained["waiting"] /= trained_s
             self.epoch += 1
-            speed = pairs / trained_s
-            line = self.team.agree(partial(self._measure, loss, rate, speed, started))
+            line = self.team.agree(partial(self._measure, trained, started))
             self._note(line)
         if self.team.main:
             self._finish()
 
-    def _measure(self, loss: float, rate: float, speed: float, started: float) -> dict[str, float]:
+    def _measure(self, trained: dict[str, float], started: float) -> dict[str, float]:
         """The epoch's line of history.jsonl."""
-        line: dict[str, float] = {"epoch": self.epoch, "train_loss": loss}
+        line: dict[str, float] = {"epoch": self.epoch, "train_loss": trained.pop("train_loss")}
         line |= validate(self.step.average or self.model, self.data.val, self.config)
         self._check_finite(line)
-        line |= {"lr": rate, "temperature": 1 / self.model.temperature.scale().item()}
-        line |= {"seconds": time.perf_counter() - started, "pairs_per_s": speed}
+        line |= {"temperature": 1 / self.model.temperature.scale().item()}
+        line |= {"seconds": time.perf_counter() - started, **trained}
         return line if self.team.size == 1 else {**line, "processes": self.team.size}
 
     def _check_finite(self, line: dict[str, float]) -> None:
@@ -131,19 +130,30 @@ class Loop:
             counts = counts.clip(max=limit)
         return int(counts.sum())
 
-    def _train_epoch(self) -> tuple[float, float]:
-        """Mean loss of the epoch's pairs, and its last learning rate."""
+    def _train_epoch(self) -> dict[str, float]:
+        """Mean loss of the epoch's pairs, its last learning rate, seconds without a batch."""
         random = generator(self.config.seed, self.epoch, purpose=2)
-        total, pairs = torch.zeros((), device=self.device), 0
+        total, pairs, waiting = torch.zeros((), device=self.device), 0, 0.0
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             # Of dropout and noise; other processes draw other ones.
             torch.manual_seed(int(random.integers(2**62)) + self.team.rank)
             self.model.train()
-            for batch in epoch_batches(self.data.train.table, self.config, self.epoch):
-                total += self.step.take(self.data.train, batch, random) * len(batch.owner)
+            coming = self.data.train.batches(self.config, self.epoch)
+            while True:
+                asked = time.perf_counter()
+                found = next(coming, None)
+                waiting += time.perf_counter() - asked
+                if found is None:
+                    break
+                banks, batch = found
+                total += self.step.take(banks, batch, random) * len(batch.owner)
                 pairs += len(batch.owner)
-        return total.item() / pairs, self.step.rate
+        return {
+            "train_loss": total.item() / pairs,
+            "lr": self.step.rate,
+            "waiting": waiting,
+        }
 
     def _note(self, line: dict[str, float]) -> None:
         """Take note of an epoch; the main process keeps it and tells."""

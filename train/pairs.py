@@ -7,12 +7,16 @@ right[starts[g]:starts[g + 1]].
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..cache.errors import InputError
 from ..cache.items import Items, Pairs
 from .bank import Bank
+
+if TYPE_CHECKING:
+    from .disk_bank import DiskBank
 
 HOLD_OUT_SHARE = 0.05
 """Of the left items, held out for validation where there is no split for it."""
@@ -93,7 +97,7 @@ def runs(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.arange(total) + np.repeat(starts - (ends - counts), counts)
 
 
-def join(items: Items, left: Bank, right: Bank) -> PairTable:
+def join(items: Items, left: Bank | DiskBank, right: Bank | DiskBank) -> PairTable:
     """The positive pairs of a split, as positions in the banks of its two columns.
 
     Pairs that hold both ways round (`Pairs.symmetric`) are there both ways, once each, so that each

@@ -16,10 +16,10 @@ from .aligner import Aligner
 from .bank import Bank
 from .batches import Batch
 from .config import FitConfig
-from .data import PairedBanks
 from .distributed import Team
 from .encoding import encode_items
 from .mixing import mix
+from .paired import PairedBanks
 from .schedule import Schedule, build_optimizer
 from .validation import batch_loss
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +114,16 @@ class SmallCache:
             options = {"encoder": encoder, "lengths": lengths, **common, **stream.get(name, {})}
             write_stream(folder, items, name, vectors.astype(np.float32), **options)
         return items
+
+    def wide(self, images, width, dataset="small", split="train"):
+        """Images with one caption each, random vectors of some width."""
+        items = self.image_text(dataset, split, images=images, captions=1)
+        random = np.random.default_rng(0)
+        for stream in self.cache.streams(dataset, split):
+            shutil.rmtree(stream.path)
+            vectors = random.standard_normal((images, width), dtype=np.float32)
+            folder, encoder = stream.path.parent, f"wide-{stream.column}"
+            write_stream(folder, items, stream.column, vectors, encoder=encoder)
 
     def text_text(self, dataset="sentences", split="train", topics=40, seed=0, labels=None):
         """Three sentences a topic, every ordered pair of them, each read by two encoders."""

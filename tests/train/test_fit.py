@@ -75,7 +75,7 @@ def test_an_interrupted_fit_goes_on_bit_by_bit(small, tmp_path):
     run = fit(small.cache, config, out=parts)
     assert run.finished and same(weights(parts), weights(whole))
     for name in ("", "baselines/linear"):
-        timing = {"seconds", "pairs_per_s"}
+        timing = {"seconds", "pairs_per_s", "waiting"}
         a, b = (
             [{k: v for k, v in line.items() if k not in timing} for line in history(folder / name)]
             for folder in (whole, parts)

@@ -35,7 +35,7 @@ CALM = {
 def step_of(small, config, device="cpu"):
     """A step before the first one, its data, and the first batch."""
     source = choose_source(small.cache, config, None)
-    data = load_data(small.cache, source, config.model.layout, config.seed, torch.device(device))
+    data = load_data(small.cache, source, config, torch.device(device))
     model = build_model(source.encoders(config.model.layout), config)
     for index, bank in enumerate((data.train.left, data.train.right)):
         model.measure(index, bank.statistics())

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cbmf.train import encoding, validation
+from cbmf.train import packing, validation
 from cbmf.train.bank import Bank
 from cbmf.train.config import ModelConfig, preset
 from cbmf.train.data import load_data
@@ -48,7 +48,7 @@ def test_a_model_that_makes_all_alike_finds_nothing():
 
 
 def test_items_are_encoded_in_their_order_whatever_their_lengths(monkeypatch):
-    monkeypatch.setattr(encoding, "TOKEN_BLOCK", 2)
+    monkeypatch.setitem(packing.PART_TOKENS, "cpu", 0)  # each length a part of its own
     specs = [EncoderSpec(name, "text", "text", name, 3) for name in ("a", "b")]
     heads = LinearHeads(specs, ModelConfig(layout="tokens", width=4)).eval()
     values = torch.randn(9, 3)
@@ -89,9 +89,7 @@ def test_to_find_itself_is_no_success(small):
     small.captions(images=60, layout="pooled")
     config = preset("best", layout="pooled", method="linear")
     cache = small.cache
-    data = load_data(
-        cache, choose_source(cache, config, None), "pooled", 0, torch.device("cpu")
-    ).train
+    data = load_data(cache, choose_source(cache, config, None), config, torch.device("cpu")).train
     vectors = F.normalize(torch.randn(180, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
     links = validation._links(data.table, np.arange(180), data.table.right, vectors)
     kin = torch.from_numpy(data.table.group)
