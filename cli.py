@@ -31,9 +31,19 @@ app.add_typer(cache_app, name="cache")
 MINING_PANEL = "Pairs of captions that mean the same, mined (coco-text, flickr8k-text)"
 
 
+def _tell_version(asked: bool) -> None:
+    """Print the version, whatever else is asked."""
+    if asked:
+        typer.echo(f"cbmf {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def face(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_tell_version, is_eager=True),
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of expected failures too.")
     ] = False,
@@ -41,9 +51,6 @@ def face(
     """Options of every command."""
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
-    if version:
-        typer.echo(f"cbmf {__version__}")
-        raise typer.Exit
 
 
 @app.command(cls=Command, rich_help_panel="The three stages")

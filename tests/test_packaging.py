@@ -1,4 +1,7 @@
+import subprocess
+import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -10,3 +13,10 @@ def test_every_folder_of_a_room_is_a_listed_package():
     listed = set(config["tool"]["setuptools"]["packages"])
     found = {p.parent for room in ROOMS for p in (ROOT / room).rglob("*.py")}
     assert {"cbmf." + ".".join(d.relative_to(ROOT).parts) for d in found} == listed - {"cbmf"}
+
+
+def test_the_command_tells_its_version():
+    done = subprocess.run(
+        [sys.executable, "-m", "cbmf", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"cbmf {version('cbmf')}\n"

@@ -6,7 +6,7 @@ n items, T tokens in all, B items of a batch, L tokens of the longest item in it
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from torch import Tensor
 from ..cache.errors import InputError, StreamError
 from ..cache.stream import Stream
 
-CHUNK_ROWS = 65536
-"""Rows that are widened at once to measure statistics."""
+CHUNK_NUMBERS = 2**21
+"""That are widened at once to measure statistics."""
 MEMORY_SHARE = 0.8
 """Of the free memory that a bank may take."""
 DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
@@ -39,6 +39,21 @@ class Statistics:
     """(d,) float32; 1 for a feature that never changes."""
     longest: int
     """Tokens of the longest item."""
+
+    @classmethod
+    def of(cls, chunks: Iterable[Tensor], width: int, longest: int) -> Statistics:
+        """Of the vectors of all chunks, each (some, d) float64; they are gone through once."""
+        count, mean = 0, torch.zeros(width, dtype=torch.float64)
+        square = torch.zeros(width, dtype=torch.float64)  # sum of squared deviations
+        for chunk in chunks:
+            # Two sets' sums of squares put together (Chan, Golub and LeVeque 1983).
+            new, far = len(chunk), chunk.mean(0) - mean
+            square += (chunk - chunk.mean(0)).square().sum(0)
+            square += far.square() * (count * new / (count + new))
+            mean += far * (new / (count + new))
+            count += new
+        deviation = (square / max(count, 1)).sqrt().float()
+        return cls(mean.float(), deviation.where(deviation > 1e-6, 1.0), longest)
 
 
 @dataclass(frozen=True)
@@ -141,19 +156,13 @@ class Bank:
 
     def statistics(self) -> Statistics:
         """Mean and deviation of every feature over all vectors, and the longest item."""
-        count = max(len(self.values), 1)
-        mean = sum((c.sum(0) for c in self._chunks()), torch.zeros((), dtype=torch.float64)) / count
-        square = sum(
-            ((c - mean).square().sum(0) for c in self._chunks()),
-            torch.zeros((), dtype=torch.float64),
-        )
-        deviation = (square / count).sqrt().float()
         longest = 1 if self.offsets is None else int(self.offsets.diff().max())
-        return Statistics(mean.float(), deviation.where(deviation > 1e-6, 1.0), longest)
+        return Statistics.of(self._chunks(), self.width, longest)
 
     def _chunks(self) -> Iterator[Tensor]:
-        for start in range(0, len(self.values), CHUNK_ROWS):
-            yield self.values[start : start + CHUNK_ROWS].cpu().double()
+        rows = max(1, CHUNK_NUMBERS // self.width)
+        for start in range(0, len(self.values), rows):
+            yield self.values[start : start + rows].cpu().double()
 
 
 def require_tokens(stream: Stream, layout: str) -> None:

@@ -16,15 +16,13 @@ import torch
 
 from ..cache.errors import ShardError
 from ..cache.stream import Stream
-from .bank import DTYPES, Bank, Statistics, as_tensor, positions_of, require_tokens
+from .bank import CHUNK_NUMBERS, DTYPES, Bank, Statistics, as_tensor, positions_of, require_tokens
 from .pairs import runs
 
 GAP_BYTES = 1 << 16
 """Items that lie no further apart than this are read in one piece."""
 PIECE_BYTES = 1 << 22
 """Read in one piece, about: what lies between the items takes memory beside them."""
-CHUNK_BYTES = 1 << 21
-"""Read at a time when the whole stream is gone through."""
 
 
 @dataclass(frozen=True)
@@ -124,18 +122,8 @@ class DiskBank:
 
     def statistics(self) -> Statistics:
         """Mean and deviation of every feature over all vectors, and the longest item."""
-        count, mean = 0, torch.zeros(self.width, dtype=torch.float64)
-        square = torch.zeros(self.width, dtype=torch.float64)  # sum of squared deviations
-        for chunk in self._chunks():
-            # Two sets' sums of squares put together (Chan, Golub and LeVeque 1983).
-            new, far = len(chunk), chunk.mean(0) - mean
-            square += (chunk - chunk.mean(0)).square().sum(0)
-            square += far.square() * (count * new / (count + new))
-            mean += far * (new / (count + new))
-            count += new
-        deviation = (square / max(count, 1)).sqrt().float()
         longest = 1 if self.offsets is None else int(np.diff(self.offsets).max(initial=1))
-        return Statistics(mean.float(), deviation.where(deviation > 1e-6, 1.0), longest)
+        return Statistics.of(self._chunks(), self.width, longest)
 
     def _room(self, count: int) -> np.ndarray:
         """For some vectors: given back to the system when it is let go, which malloc puts off."""
@@ -152,7 +140,7 @@ class DiskBank:
 
     def _chunks(self) -> Iterator[torch.Tensor]:
         """All vectors in order, (some, d) float64."""
-        step = max(1, CHUNK_BYTES // (4 * self.vector_bytes))  # widened, they take four times that
+        step = max(1, CHUNK_NUMBERS // self.width)
         for start in range(0, self._count, step):
             part = np.empty((min(step, self._count - start), self.width), self.stored)
             self._read(start, part)

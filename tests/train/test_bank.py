@@ -68,7 +68,7 @@ def test_failed_items_are_missing_and_rows_find_their_places(small):
 
 
 def test_statistics_are_those_of_all_vectors(small, monkeypatch):
-    monkeypatch.setattr(bank_module, "CHUNK_ROWS", 17)
+    monkeypatch.setattr(bank_module, "CHUNK_NUMBERS", 200)
     stream = stream_of(small, layout="tokens", dtype="float32")
     bank = Bank.from_stream(stream, "tokens")
     whole = np.concatenate([block.values for block in stream.blocks()]).astype(np.float64)
