@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -32,10 +33,14 @@ LINE_EVERY_S = 10.0
 
 
 def out() -> Console:
-    """Where results go. Elsewhere than on a terminal lines are not wrapped."""
+    """Where results go: nowhere, but from the first of several processes started together.
+
+    Elsewhere than on a terminal lines are not wrapped.
+    """
+    quiet = os.environ.get("RANK", "0") != "0"
     if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, width=120, no_color=True)
+        return Console(highlight=False, quiet=quiet)
+    return Console(highlight=False, width=120, no_color=True, quiet=quiet)
 
 
 def gib(size_bytes: float) -> str:

@@ -6,22 +6,23 @@ described by everything that changes its numbers (`FrozenEncoder.made_of`).
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cache.errors import InputError
 from ..cache.files import value_digest
+from .checkpoint import describe_processor, load_model, load_processor, weights_digest
+from .device import choose_device, choose_precision
+from .pixels import pixel_maker
 from .pooling import POOLS, pool_grid, pool_image, pool_text, split_image_tokens
 from .scenes import DEMO_ENCODERS as SHIPPED
 from .scenes import demo_encoder
@@ -50,7 +51,7 @@ class EncoderOptions:
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     precision: str = "auto"
-    """Arithmetic inside the encoder: one of PRECISIONS; `auto`: float16 on CUDA, else float32."""
+    """Arithmetic inside the encoder: one of PRECISIONS; `auto`: float16 on a GPU, else float32."""
 
     def __post_init__(self) -> None:
         if self.pool is not None and self.pool not in POOLS:
@@ -81,6 +82,10 @@ def with_layer(name: str, options: EncoderOptions) -> tuple[str, EncoderOptions]
     return whole, replace(options, layer=int(layer))
 
 
+Inputs = dict[str, Tensor]
+"""What a model is called with."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """What an encoder gives for a batch, float32 on the CPU."""
@@ -89,6 +94,39 @@ class Encoded:
     """(B, D of the pooled vector)."""
     tokens: list[np.ndarray] | None
     """B arrays (L_i, D) in the tokens layout."""
+
+
+class Launched:
+    """A batch that the encoder works on, or has."""
+
+    def __init__(self, pooled: Tensor, tokens: Tensor | None, lengths: list[int] | None) -> None:
+        """Results on the CPU that a GPU may still be copying.
+
+        Args:
+            pooled: (B, D of the pooled vector).
+            tokens: (B, L, D) in the tokens layout.
+            lengths: B numbers of tokens that count; None: all do.
+        """
+        self.pooled, self.tokens, self.lengths = pooled, tokens, lengths
+        self.copied = torch.cuda.Event() if pooled.is_pinned() else None
+        if self.copied is not None:
+            self.copied.record()
+
+    def collect(self) -> Encoded:
+        """Wait for the batch."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        if self.tokens is None:
+            return Encoded(self.pooled.numpy(), None)
+        tokens = list(self.tokens.numpy())
+        if self.lengths is not None:
+            tokens = [own[:length] for own, length in zip(tokens, self.lengths, strict=True)]
+        return Encoded(self.pooled.numpy(), tokens)
+
+
+def _to_cpu(tensor: Tensor) -> Tensor:
+    """Behind what the GPU is at, into pinned memory, without waiting for it."""
+    return tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
 
 
 class FrozenEncoder:
@@ -108,11 +146,12 @@ class FrozenEncoder:
         name = str(demo_encoder(name)) if name in SHIPPED else name
         self.name, self.modality, self.options = name, modality, options
         self.short_name = _short_name(name, options.layer) or modality
-        self.device = _device(options.device)
-        self.precision = _precision(options.precision, self.device)
-        self.model, missing = _load_model(name, modality)
+        self.device = choose_device(options.device)
+        self.precision = choose_precision(options.precision, self.device)
+        self.model, missing = load_model(name, modality)
         self.has_pooler = not any("pooler" in key for key in missing)
-        self.processor = _load_processor(name, modality)
+        self.processor = load_processor(name, modality)
+        self._pixels = pixel_maker(self.processor) if modality == "image" else None
         self.pool = options.pool or self._default_pool()
         self.made_of = self._describe(missing)
         self.model.to(self.device)
@@ -132,8 +171,8 @@ class FrozenEncoder:
         libraries = ["torch", "transformers", "tokenizers" if self.modality == "text" else "pillow"]
         described: dict[str, Any] = {
             "class": type(self.model).__name__,
-            "weights": _weights_digest(self.model, missing),
-            "processor": _describe_processor(self.processor, self.modality),
+            "weights": weights_digest(self.model, missing),
+            "processor": describe_processor(self.processor, self.modality),
             "pool": self.pool,
             "layer": self.options.layer,
             "libraries": {name: int(version(name).split(".")[0]) for name in libraries},
@@ -170,45 +209,69 @@ class FrozenEncoder:
 
     def preprocess(self, picture: Any) -> np.ndarray:
         """One RGB picture as the model takes it, (3, H, W) float32."""
-        return np.asarray(
-            self.processor(picture, return_tensors="np")["pixel_values"][0], np.float32
-        )
+        if self._pixels is None:
+            raise TypeError(f"encoder {self.name} takes texts, not pictures")
+        return self._pixels(picture)
 
-    def encode_texts(self, token_ids: list[list[int]]) -> Encoded:
-        """Embeddings of a batch of texts.
+    def text_inputs(self, token_ids: Sequence[Sequence[int]]) -> Inputs:
+        """A batch of texts as the model takes it, on the CPU.
 
         Args:
             token_ids: B lists, as `tokenize` gives them; padding and its mask are made here.
         """
-        longest = max(map(len, token_ids))
-        pad = self.processor.pad_token_id or 0
-        ids = torch.tensor([row + [pad] * (longest - len(row)) for row in token_ids])  # (B, L)
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in token_ids])
-        ids, mask = ids.to(self.device), mask.to(self.device)
-        hidden, pooler = self._forward(input_ids=ids, attention_mask=mask)  # (B, L, D)
-        pooled = pool_text(self.pool, hidden, mask, pooler if self.has_pooler else None)
-        tokens = None
-        if self.options.layout == "tokens":
-            cpu = hidden.cpu().numpy()
-            tokens = [cpu[i, : len(row)] for i, row in enumerate(token_ids)]
-        return Encoded(pooled.cpu().numpy(), tokens)
+        lengths = np.fromiter(map(len, token_ids), np.int64)
+        mask = np.arange(lengths.max()) < lengths[:, None]  # (B, L)
+        ids = np.full(mask.shape, self.processor.pad_token_id or 0, np.int64)
+        ids[mask] = np.fromiter(chain.from_iterable(token_ids), np.int64, int(lengths.sum()))
+        return self._pinned(input_ids=ids, attention_mask=mask.astype(np.int64))
 
-    def encode_images(self, pixels: Tensor) -> Encoded:
-        """Embeddings of a batch of images.
+    def image_inputs(self, pixels: np.ndarray) -> Inputs:
+        """A batch of images as the model takes it, on the CPU.
 
         Args:
             pixels: (B, 3, H, W) float32, as `preprocess` gives them.
         """
-        hidden, pooler = self._forward(pixel_values=pixels.to(self.device))
-        cls, patches = split_image_tokens(hidden, self.patch_count(pixels))
-        pooled = pool_image(self.pool, cls, patches, pooler if self.has_pooler else None)
-        tokens = None
-        if self.options.layout == "tokens":
-            if self.options.grid is not None:
-                patches = pool_grid(patches, self.options.grid)
-            parts = [patches] if cls is None else [cls[:, None], patches]
-            tokens = list(torch.cat(parts, dim=1).cpu().numpy())
-        return Encoded(pooled.flatten(1).cpu().numpy(), tokens)
+        return self._pinned(pixel_values=pixels)
+
+    def _pinned(self, **arrays: np.ndarray) -> Inputs:
+        """As tensors; of a GPU's in memory from which they are copied while it works."""
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if self.device.type != "cuda":
+            return tensors
+        return {name: tensor.pin_memory() for name, tensor in tensors.items()}
+
+    def encode_texts(self, token_ids: Sequence[Sequence[int]]) -> Encoded:
+        """Embeddings of a batch of texts: B lists, as `tokenize` gives them."""
+        return self.launch(self.text_inputs(token_ids)).collect()
+
+    def encode_images(self, pixels: Tensor) -> Encoded:
+        """Embeddings of a batch of images: (B, 3, H, W) float32, as `preprocess` gives them."""
+        return self.launch({"pixel_values": pixels}).collect()
+
+    @torch.inference_mode()
+    def launch(self, inputs: Inputs) -> Launched:
+        """Begin to encode a batch. A GPU works on it while the caller goes on."""
+        at_once = self.device.type == "cuda"
+        moved = {name: t.to(self.device, non_blocking=at_once) for name, t in inputs.items()}
+        hidden, pooler = self._forward(**moved)  # (B, L, D)
+        pooler = pooler if self.has_pooler else None
+        lengths = None
+        if self.modality == "text":
+            pooled = pool_text(self.pool, hidden, moved["attention_mask"], pooler)
+            tokens, lengths = hidden, inputs["attention_mask"].sum(1).tolist()
+        else:
+            cls, patches = split_image_tokens(hidden, self.patch_count(inputs["pixel_values"]))
+            pooled = pool_image(self.pool, cls, patches, pooler).flatten(1)
+            tokens = self._image_tokens(cls, patches)
+        whole = tokens if self.options.layout == "tokens" else None
+        return Launched(_to_cpu(pooled), None if whole is None else _to_cpu(whole), lengths)
+
+    def _image_tokens(self, cls: Tensor | None, patches: Tensor) -> Tensor:
+        if self.options.layout != "tokens":
+            return patches
+        if self.options.grid is not None:
+            patches = pool_grid(patches, self.options.grid)
+        return patches if cls is None else torch.cat([cls[:, None], patches], dim=1)
 
     def patch_count(self, pixels: Tensor) -> int | None:
         """Patches that the encoder cuts an image of (B, 3, H, W) into; None if it does not tell."""
@@ -217,7 +280,6 @@ class FrozenEncoder:
             return None
         return (pixels.shape[-2] // size) * (pixels.shape[-1] // size)
 
-    @torch.inference_mode()
     def _forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         half = self.precision != "float32"
         cast = (
@@ -244,117 +306,3 @@ def _short_name(name: str, layer: int) -> str:
     """The last part of a name; an inner layer is an encoder of its own in a cache, and says so."""
     last = re.sub(r"[^\w.+-]+", "-", name.rstrip("/").split("/")[-1])
     return last if layer == -1 else f"{last}.layer{layer}"
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted != "auto":
-        try:
-            device = torch.device(wanted)
-        except RuntimeError as error:
-            raise InputError(f"--device {wanted!r} is unknown; try auto, cpu or cuda") from error
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise InputError(f"--device {wanted}: no CUDA device is to be seen; use --device cpu")
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _precision(wanted: str, device: torch.device) -> str:
-    if wanted != "auto":
-        return wanted
-    return "float16" if device.type == "cuda" else "float32"
-
-
-def _load_model(name: str, modality: str) -> tuple[nn.Module, list[str]]:
-    """The encoder in float32, frozen, and the names of weights that its checkpoint lacks."""
-    from transformers import AutoModel
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    _require_folder(name)
-    try:
-        model, info = AutoModel.from_pretrained(
-            name,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"encoder {name}: cannot be loaded ({reason})") from error
-    missing = sorted(info["missing_keys"])
-    lost = [key for key in missing if "pooler" not in key]
-    if lost:
-        raise InputError(
-            f"encoder {name}: the checkpoint lacks {len(lost)} weights, {lost[0]} among them; "
-            "they would be random, and so would the embeddings"
-        )
-    model = _tower(model, modality)
-    return model.eval().requires_grad_(False), missing
-
-
-def _tower(model: Any, modality: str) -> nn.Module:
-    """The encoder itself, where a checkpoint holds more: one tower of CLIP, T5 without decoder."""
-    tower = getattr(model, "vision_model" if modality == "image" else "text_model", None)
-    if isinstance(tower, nn.Module):
-        return tower
-    if getattr(model.config, "is_encoder_decoder", False):
-        return model.get_encoder()
-    return model
-
-
-def _require_folder(name: str) -> None:
-    looks_local = name.startswith((".", "/", "~")) or Path(name).is_dir()
-    if looks_local and not (Path(name) / "config.json").is_file():
-        raise InputError(
-            f"encoder {name}: no config.json there; give a folder that save_pretrained wrote, "
-            "or a name of the hub"
-        )
-
-
-def _load_processor(name: str, modality: str) -> Any:
-    """The tokenizer or image processor; always the Pillow one, so that machines agree."""
-    from transformers import AutoImageProcessor, AutoTokenizer
-
-    try:
-        processor: Any = (
-            AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            if modality == "text"
-            else AutoImageProcessor.from_pretrained(name, trust_remote_code=False, backend="pil")
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        kind = "tokenizer" if modality == "text" else "image processor"
-        raise InputError(f"encoder {name}: it has no {kind} ({reason})") from error
-    if modality == "text" and processor.pad_token is None:
-        processor.pad_token = processor.eos_token
-    return processor
-
-
-def _weights_digest(model: nn.Module, missing: list[str]) -> str:
-    """SHA-256 over names and float32 values of all weights that the checkpoint gave."""
-    whole = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if name not in missing:
-            whole.update(name.encode())
-            whole.update(tensor.contiguous().numpy().tobytes())
-    return whole.hexdigest()
-
-
-def _describe_processor(processor: Any, modality: str) -> dict[str, Any]:
-    if modality == "text":
-        backend = getattr(processor, "backend_tokenizer", None)
-        table = backend.to_str() if backend is not None else json.dumps(processor.get_vocab())
-        return {
-            "class": type(processor).__name__,
-            "tokenizer": hashlib.sha256(table.encode()).hexdigest(),
-        }
-    kept = {
-        key: value
-        for key, value in json.loads(processor.to_json_string()).items()
-        if not key.startswith("_") and key not in ("processor_class",)
-    }
-    return {"class": type(processor).__name__, **kept}

@@ -21,6 +21,7 @@ from ..cache.manifest import MANIFEST_NAME, Manifest, StreamSpec, differences
 from ..cache.writer import StreamWriter, plan_shard_rows
 from .contents import build_items
 from .dataset import SourceColumn, Split, limited
+from .device import processes_here
 from .encoders import EncoderOptions, FrozenEncoder
 from .mined import is_cached, with_pairs_of
 
@@ -40,7 +41,7 @@ class PrecomputeOptions:
     shard_rows: int | None = None
     """Items a shard; None: as many as make about 64 MiB."""
     workers: int | None = None
-    """Threads that decode images; None: as many as there are cores, at most 8."""
+    """Threads that decode images; None: as many as this process has cores, at most 8."""
     limit: int | None = None
     """Only so many items of each split, into a data set of its own (`<name>-limit<N>`)."""
     max_failures: float = 0.01
@@ -58,7 +59,7 @@ class PrecomputeOptions:
 
     def decoders(self) -> int:
         """Threads that decode images."""
-        return self.workers or min(8, os.cpu_count() or 1)
+        return self.workers or max(1, min(8, (os.cpu_count() or 1) // processes_here()))
 
     def batch(self, encoder: FrozenEncoder) -> int:
         """Items a forward."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +14,7 @@ from ..cache.catalog import Cache
 from ..cache.errors import InputError
 from ..cache.items import Items
 from ..cache.stream import Stream
+from ..cache.writer import settle
 from .datasets.obtain import FetchReporter, obtain
 from .datasets.registry import read_dataset
 from .datasets.source import SourceDataset
@@ -23,6 +26,7 @@ from .encoders import (
     FrozenEncoder,
     with_layer,
 )
+from .file_lock import one_at_a_time
 from .mined import is_mined, load_miner, mine_pairs, require_minable
 from .mining import Mined, MiningOptions
 from .pipeline import PrecomputeOptions, Progress, SplitPlan, StreamPlan, plan, prepare
@@ -118,11 +122,13 @@ def precompute(request: Request, reporter: Reporter) -> Summary:
     mined: list[Mined] = []
     encoded = left_out = 0
     for source in sources:
-        plans = _plan(request, source, encoders, miner, reporter)
+        with _alone(request, source, reporter):
+            plans = _plan(request, source, encoders, miner, reporter)
+            if not request.dry_run:
+                prepare(plans, Cache(request.cache_root))
         left_out += sum(len(split.items.left_out) for split in plans)
         if request.dry_run:
             continue
-        prepare(plans, Cache(request.cache_root))
         for split in plans:
             waiting = miner
             for stream_plan in split.streams:
@@ -143,6 +149,18 @@ def precompute(request: Request, reporter: Reporter) -> Summary:
         seconds=time.monotonic() - began,
         mined=mined,
     )
+
+
+@contextmanager
+def _alone(request: Request, source: SourceDataset, reporter: Reporter) -> Iterator[None]:
+    """One process plans at a time: those after it find images digested and items written."""
+    root = Cache(request.cache_root).root
+    if request.dry_run or (root.exists() and not os.access(root, os.W_OK)):
+        yield  # nothing is written, or can be
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(root / source.name, lambda text: reporter.fetch_note(text)):
+        yield
 
 
 def _fetch(request: Request, reporter: Reporter) -> bool:
@@ -228,6 +246,7 @@ def _run(
         reporter.progress(stream_plan, now)
 
     if stream_plan.missing_items == 0 and not options.retry_failed:
+        settle(stream_plan.folder)
         stream = Stream(stream_plan.folder)
     else:
         stream = encode_stream(stream_plan, options, progress)

@@ -255,3 +255,38 @@ def test_a_damaged_shard_is_named_taken_out_and_only_it_is_written_again(run, tm
     summary, _, _ = run(shard_rows=16)
     assert summary.encoded == 16
     assert digests(cache) == whole
+
+
+@pytest.mark.slow
+def test_launched_by_accelerate_two_processes_share_the_work_and_one_speaks(
+    tmp_path, text_encoder, image_encoder
+):
+    coco = write_coco(tmp_path / "coco", images=200)
+    alone = command(coco, tmp_path / "alone", text_encoder, image_encoder)
+    subprocess.run(alone, check=True, capture_output=True)
+    words = command(coco, tmp_path / "cache", text_encoder, image_encoder)
+    launch = "accelerate.commands.launch --num_processes 2 --cpu -m cbmf".split()
+    launched = [sys.executable, "-m", *launch, *words[3:]]
+    said = subprocess.run(launched, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert digests(Cache(tmp_path / "cache")) == digests(Cache(tmp_path / "alone"))
+    assert said.stdout.count("to write: about") == 1
+    assert not list((tmp_path / "cache").rglob("items-*.h5"))
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_made_up_for_by_the_others_and_by_its_successor(
+    tmp_path, text_encoder, image_encoder
+):
+    coco = write_coco(tmp_path / "coco", images=400)
+    cache = Cache(tmp_path / "cache")
+    words = command(coco, cache.root, text_encoder, image_encoder)
+    first, other = (subprocess.Popen(words, stdout=subprocess.DEVNULL) for _ in range(2))
+    while first.poll() is None and len(list(cache.root.rglob("0*.h5"))) < 4:
+        time.sleep(0.01)
+    first.kill()
+    successor = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    assert [first.wait(), other.wait(), successor.wait()] == [-9, 0, 0]
+    alone = command(coco, tmp_path / "alone", text_encoder, image_encoder)
+    subprocess.run(alone, check=True, capture_output=True)
+    assert digests(cache) == digests(Cache(tmp_path / "alone"))
