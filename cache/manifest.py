@@ -154,9 +154,8 @@ class Manifest:
             CacheError: If it is missing, damaged, or of another format version.
         """
         path = folder / MANIFEST_NAME
-        noted, _ = read_shards(
-            folder
-        )  # first: whoever clears the journal wrote the manifest before
+        # The journal first: whoever clears the journal wrote the manifest before
+        noted, _ = read_shards(folder)
         table = read_json(path)
         found = (table.get("format"), table.get("version"))
         if found != (MANIFEST_FORMAT, MANIFEST_VERSION):

@@ -204,9 +204,8 @@ class StreamWriter:
 def strike_shards(folder: Path, numbers: set[int]) -> None:
     """Take shards of a stream back: off the disk, and out of the manifest."""
     with _locked(folder):
-        for (
-            number
-        ) in numbers:  # first: a file that the manifest does not list would be listed again
+        # Files first: a file that the manifest does not list would be listed again
+        for number in numbers:
             (folder / shard_name(number)).unlink(missing_ok=True)
         Manifest.load(folder).without_shards(numbers).save(folder)
 
