@@ -13,7 +13,8 @@ import numpy as np
 from ..cache.errors import InputError
 from ..cache.shard import Failure
 from .dataset import SourceColumn
-from .encoders import FrozenEncoder, Inputs
+from .encoded import Inputs
+from .encoders import FrozenEncoder
 from .images import ImageSource
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from ..cache.shard import Failure
 from ..cache.stream import Stream
 from ..cache.writer import Claim, StreamWriter
 from .batches import READY, Batch, Shard, image_batches, made_ahead, text_batches
-from .encoders import Encoded, Launched
+from .encoded import Encoded, Launched
 from .pipeline import Meter, PrecomputeOptions, Report, StreamPlan, open_writer
 
 POLL_S = 0.5

@@ -22,6 +22,7 @@ from ..cache.errors import InputError
 from ..cache.files import value_digest
 from .checkpoint import describe_processor, load_model, load_processor, weights_digest
 from .device import choose_device, choose_precision
+from .encoded import Encoded, Inputs, Launched, to_cpu
 from .pixels import pixel_maker
 from .pooling import POOLS, pool_grid, pool_image, pool_text, split_image_tokens
 from .scenes import DEMO_ENCODERS as SHIPPED
@@ -80,53 +81,6 @@ def with_layer(name: str, options: EncoderOptions) -> tuple[str, EncoderOptions]
             f"encoder {name}: expected NAME@layer=NUMBER, as bert-base-uncased@layer=8"
         )
     return whole, replace(options, layer=int(layer))
-
-
-Inputs = dict[str, Tensor]
-"""What a model is called with."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What an encoder gives for a batch, float32 on the CPU."""
-
-    pooled: np.ndarray
-    """(B, D of the pooled vector)."""
-    tokens: list[np.ndarray] | None
-    """B arrays (L_i, D) in the tokens layout."""
-
-
-class Launched:
-    """A batch that the encoder works on, or has."""
-
-    def __init__(self, pooled: Tensor, tokens: Tensor | None, lengths: list[int] | None) -> None:
-        """Results on the CPU that a GPU may still be copying.
-
-        Args:
-            pooled: (B, D of the pooled vector).
-            tokens: (B, L, D) in the tokens layout.
-            lengths: B numbers of tokens that count; None: all do.
-        """
-        self.pooled, self.tokens, self.lengths = pooled, tokens, lengths
-        self.copied = torch.cuda.Event() if pooled.is_pinned() else None
-        if self.copied is not None:
-            self.copied.record()
-
-    def collect(self) -> Encoded:
-        """Wait for the batch."""
-        if self.copied is not None:
-            self.copied.synchronize()
-        if self.tokens is None:
-            return Encoded(self.pooled.numpy(), None)
-        tokens = list(self.tokens.numpy())
-        if self.lengths is not None:
-            tokens = [own[:length] for own, length in zip(tokens, self.lengths, strict=True)]
-        return Encoded(self.pooled.numpy(), tokens)
-
-
-def _to_cpu(tensor: Tensor) -> Tensor:
-    """Behind what the GPU is at, into pinned memory, without waiting for it."""
-    return tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
 
 
 class FrozenEncoder:
@@ -264,7 +218,7 @@ class FrozenEncoder:
             pooled = pool_image(self.pool, cls, patches, pooler).flatten(1)
             tokens = self._image_tokens(cls, patches)
         whole = tokens if self.options.layout == "tokens" else None
-        return Launched(_to_cpu(pooled), None if whole is None else _to_cpu(whole), lengths)
+        return Launched(to_cpu(pooled), None if whole is None else to_cpu(whole), lengths)
 
     def _image_tokens(self, cls: Tensor | None, patches: Tensor) -> Tensor:
         if self.options.layout != "tokens":

@@ -1,0 +1,55 @@
+"""What goes into an encoder and what comes out. B batch, L tokens, D width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Inputs = dict[str, Tensor]
+"""What a model is called with."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoder gives for a batch, float32 on the CPU."""
+
+    pooled: np.ndarray
+    """(B, D of the pooled vector)."""
+    tokens: list[np.ndarray] | None
+    """B arrays (L_i, D) in the tokens layout."""
+
+
+class Launched:
+    """A batch that the encoder works on, or has."""
+
+    def __init__(self, pooled: Tensor, tokens: Tensor | None, lengths: list[int] | None) -> None:
+        """Results on the CPU that a GPU may still be copying.
+
+        Args:
+            pooled: (B, D of the pooled vector).
+            tokens: (B, L, D) in the tokens layout.
+            lengths: B numbers of tokens that count; None: all do.
+        """
+        self.pooled, self.tokens, self.lengths = pooled, tokens, lengths
+        self.copied = torch.cuda.Event() if pooled.is_pinned() else None
+        if self.copied is not None:
+            self.copied.record()
+
+    def collect(self) -> Encoded:
+        """Wait for the batch."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        if self.tokens is None:
+            return Encoded(self.pooled.numpy(), None)
+        tokens = list(self.tokens.numpy())
+        if self.lengths is not None:
+            tokens = [own[:length] for own, length in zip(tokens, self.lengths, strict=True)]
+        return Encoded(self.pooled.numpy(), tokens)
+
+
+def to_cpu(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU. Copied behind what the GPU is at, into pinned memory, without waiting for it."""
+    return tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
