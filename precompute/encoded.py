@@ -51,5 +51,5 @@ class Launched:
 
 
 def to_cpu(tensor: Tensor) -> Tensor:
-    """The tensor on the CPU. Copied behind what the GPU is at, into pinned memory, without waiting for it."""
+    """The tensor on the CPU; a GPU copies it behind its other work, without being waited for."""
     return tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
