@@ -17,8 +17,8 @@ from torch import Tensor
 from ..cache.errors import InputError, StreamError
 from ..cache.stream import Stream
 
-CHUNK_NUMBERS = 2**21
-"""That are widened at once to measure statistics."""
+CHUNK_NUMBERS = 2**17
+"""That are widened at once to measure statistics: few, or malloc keeps what they took."""
 MEMORY_SHARE = 0.8
 """Of the free memory that a bank may take."""
 DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
