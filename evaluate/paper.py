@@ -146,29 +146,34 @@ def _table(
     rows: dict[tuple[str, str], Measured] = {}
     metrics: dict[str, None] = {}
     notes: list[set[str]] = []
-    axis: list[float] = []
-    where = ""
-    for entry in entries:
-        for result in entry.results:
-            if not _fits(spec, result):
-                continue
-            where, axis = f"{result.dataset}/{result.split}", result.axis or axis
-            notes.append(set(filter(None, result.note.split("; "))))
-            for row in result.rows:
-                name = row.system
-                if row.kind == "model" and entry.renamed:
-                    name = name.replace(entry.renamed, entry.label)
-                measured = rows.setdefault((row.kind, name), Measured(name, row.kind))
-                measured.take(row, entry.seed)
-                metrics |= dict.fromkeys(row.metrics)
-    if not rows:
+    found = [
+        (entry, result) for entry in entries for result in entry.results if _fits(spec, result)
+    ]
+    if not found:
         return None
+    axis = max((result.axis for _, result in found), key=len)
+    where = f"{found[-1][1].dataset}/{found[-1][1].split}"
+    apart: dict[str, None] = {}
+    for entry, result in found:
+        if result.axis != axis:  # of fewer candidates, say: nothing to be set beside the others
+            apart[f"{entry.label}, seed {entry.seed}"] = None
+            continue
+        notes.append(set(filter(None, result.note.split("; "))))
+        for row in result.rows:
+            name = row.system
+            if row.kind == "model" and entry.renamed:
+                name = name.replace(entry.renamed, entry.label)
+            measured = rows.setdefault((row.kind, name), Measured(name, row.kind))
+            measured.take(row, entry.seed)
+            metrics |= dict.fromkeys(row.metrics)
     for line in printed:
         shares = {name: {0: value / 100} for name, value in line["metrics"].items()}
         rows["paper", line["system"]] = Measured(f"{line['system']}, paper", "paper", shares)
         metrics |= dict.fromkeys(shares)
     ordered = sorted(rows.values(), key=lambda row: ORDER.index(row.kind))
     common = sorted(set.intersection(*notes))  # what holds of one run alone is in its own results
+    if apart:
+        common.append(f"measured on other candidates, and left out: {', '.join(apart)}")
     return PaperTable(spec, where, list(metrics), ordered, axis, common)
 
 

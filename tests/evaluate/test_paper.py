@@ -129,3 +129,16 @@ def test_columns_of_the_paper_stay_where_ours_has_others_and_common_notes_are_to
     (table,) = paper_tables([Entry("cbmf-add", n, [r]) for n, r in enumerate(results)])
     epochs = [f"epoch {n}" for n in (4, 20, 40, 60, 80, 100)]
     assert table.metrics == epochs and table.notes == ["the encoder is frozen"]
+
+
+def test_what_was_measured_on_other_candidates_is_not_set_beside_the_others():
+    def curve(length):
+        ks = [float(k) for k in range(1, length + 1)]
+        rows = [Row("cbmf-add", "model", {"k=1": 0.1}, {}, {"text_to_image": ks})]
+        return result(rows, "retrieval", "flickr8k", "paper", axis=ks)
+
+    entries = [Entry(name, 0, [curve(n)], "cbmf-add") for name, n in (("few", 3), ("all", 9))]
+    (table,) = paper_tables(entries)
+    assert [r.system for r in table.rows if r.kind == "model"] == ["all"]
+    assert table.notes[-1] == "measured on other candidates, and left out: few, seed 0"
+    assert drawings([table])
