@@ -49,7 +49,8 @@ class Effort:
 
 
 EFFORTS = {"short": Effort(12, 4, 1, 20), "full": Effort(None, None, 10, 100)}
-"""`short`: about an hour on two cores for Flickr8k and small encoders. `full`: for a GPU."""
+"""`short`: with three seeds about 85 minutes of two cores for Flickr8k and small encoders. `full`:
+for a GPU."""
 
 
 @dataclass(frozen=True)
