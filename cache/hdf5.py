@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import h5py
 import numpy as np
 
 from .errors import ShardError
+from .files import sync
 
 GROWTH_BYTES = 16 * 2**20
 """By how much the memory of a file that is being made grows at a time."""
@@ -17,14 +20,17 @@ ALIGNMENT_BYTES = 64
 """Datasets begin at multiples of this, so that a mapped array is aligned."""
 
 
-def write_hdf5(path: Path, fill: Callable[[h5py.File], None]) -> None:
-    """Make an HDF5 file in memory and write it in one piece.
+def write_hdf5(path: Path, fill: Callable[[h5py.File], None]) -> str:
+    """Make an HDF5 file in memory, write it in one piece and sync it.
 
     HDF5 itself does not bear a full disk: it fails late, more than once, and keeps the file open.
 
     Args:
-        path: Where it goes; the caller syncs and renames.
+        path: Where it goes; the caller renames.
         fill: Puts groups, datasets and attributes into the open file.
+
+    Returns:
+        SHA-256 of the file's bytes, taken while the disk is at work.
 
     Raises:
         OSError: If it cannot be written, a full disk included.
@@ -41,7 +47,12 @@ def write_hdf5(path: Path, fill: Callable[[h5py.File], None]) -> None:
     ) as file:
         fill(file)
         file.flush()
-        path.write_bytes(file.id.get_file_image())
+        image = file.id.get_file_image()
+    with ThreadPoolExecutor(1, "digest") as thread:
+        digest = thread.submit(hashlib.sha256, image)
+        path.write_bytes(image)
+        sync(path)
+        return digest.result().hexdigest()
 
 
 @contextmanager

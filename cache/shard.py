@@ -89,8 +89,8 @@ def write_shard(
         DiskFullError: If the disk is full; nothing is left behind.
     """
     with new_file(path) as part:
-        write_hdf5(part, partial(_fill, content, (first, last), fingerprint))
-        return read_entry(part, path.name, fingerprint)
+        digest = write_hdf5(part, partial(_fill, content, (first, last), fingerprint))
+        return read_entry(part, path.name, fingerprint, digest)
 
 
 def _fill(content: ShardContent, span: tuple[int, int], fingerprint: str, file: h5py.File) -> None:
@@ -105,13 +105,14 @@ def _fill(content: ShardContent, span: tuple[int, int], fingerprint: str, file: 
     file.create_dataset("failures", data=np.frombuffer(failures, np.uint8))
 
 
-def read_entry(path: Path, name: str, fingerprint: str) -> ShardEntry:
+def read_entry(path: Path, name: str, fingerprint: str, sha256: str | None = None) -> ShardEntry:
     """What a shard says of itself, with the digest of its file.
 
     Args:
         path: The file.
         name: The name to list it under.
         fingerprint: The stream's; a shard of another stream is refused.
+        sha256: Of the file, where it is known from writing it.
 
     Raises:
         ShardError: If the file is damaged or belongs to another stream.
@@ -132,7 +133,7 @@ def read_entry(path: Path, name: str, fingerprint: str) -> ShardEntry:
                 items=plain_dataset(file, "rows", "int64", 1).shape[0],
                 tokens=tokens,
                 size_bytes=path.stat().st_size,
-                sha256=file_digest(path),
+                sha256=sha256 or file_digest(path),
                 failures=tuple(Failure(**failure) for failure in json.loads(raw)),
             )
         except (TypeError, ValueError) as error:
