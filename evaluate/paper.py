@@ -146,16 +146,14 @@ def _table(
     rows: dict[tuple[str, str], Measured] = {}
     metrics: dict[str, None] = {}
     notes: list[set[str]] = []
-    found = [
-        (entry, result) for entry in entries for result in entry.results if _fits(spec, result)
-    ]
+    found = [(e, r) for e in entries for r in e.results if _fits(spec, r)]
     if not found:
         return None
     axis = max((result.axis for _, result in found), key=len)
     where = f"{found[-1][1].dataset}/{found[-1][1].split}"
     apart: dict[str, None] = {}
     for entry, result in found:
-        if result.axis != axis:  # of fewer candidates, say: nothing to be set beside the others
+        if result.axis != axis:  # of fewer candidates, say
             apart[f"{entry.label}, seed {entry.seed}"] = None
             continue
         notes.append(set(filter(None, result.note.split("; "))))
@@ -172,8 +170,7 @@ def _table(
         metrics |= dict.fromkeys(shares)
     ordered = sorted(rows.values(), key=lambda row: ORDER.index(row.kind))
     common = sorted(set.intersection(*notes))  # what holds of one run alone is in its own results
-    if apart:
-        common.append(f"measured on other candidates, and left out: {', '.join(apart)}")
+    common += [f"measured on other candidates, and left out: {', '.join(apart)}"] if apart else []
     return PaperTable(spec, where, list(metrics), ordered, axis, common)
 
 

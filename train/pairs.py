@@ -7,21 +7,30 @@ right[starts[g]:starts[g + 1]].
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from ..cache.errors import InputError
 from ..cache.items import Items, Pairs
-from .bank import Bank
-
-if TYPE_CHECKING:
-    from .disk_bank import DiskBank
 
 HOLD_OUT_SHARE = 0.05
 """Of the left items, held out for validation where there is no split for it."""
 VALIDATION_ITEMS = 5000
 """Left items that are validated on, at most."""
+
+
+class Located(Protocol):
+    """A bank, in memory or on disk, as far as pairs have to know it."""
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(n,) int64, ascending: row in the column of items.h5 of each item."""
+        ...
+
+    def positions(self, rows: np.ndarray) -> np.ndarray:
+        """Position of each item row, int64; -1 where the item is missing."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def runs(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.arange(total) + np.repeat(starts - (ends - counts), counts)
 
 
-def join(items: Items, left: Bank | DiskBank, right: Bank | DiskBank) -> PairTable:
+def join(items: Items, left: Located, right: Located) -> PairTable:
     """The positive pairs of a split, as positions in the banks of its two columns.
 
     Pairs that hold both ways round (`Pairs.symmetric`) are there both ways, once each, so that each
