@@ -1,4 +1,7 @@
-"""The benchmarks run, and tell what they measured: every row, in the table and in the JSON."""
+"""The benchmarks run, and tell what they measured: every row, in the table and in the JSON.
+
+Of the topics but `evaluate`, which runs all of the demo's benchmarks several times over.
+"""
 
 import json
 import math
@@ -24,10 +27,6 @@ ROWS = {
         "an epoch from the cache, pooled", "arithmetic of a fit, pooled, float32",
         "arithmetic of a fit, tokens, float32", "arithmetic of a fit, tokens, bfloat16",
         "start of cbmf fit on a small cache",
-    ],
-    "evaluate": [
-        "cbmf evaluate all, a second time", "cbmf evaluate all, --again",
-        "the library's call, a second time", "the library's call, --again",
     ],
     "scale": [
         "fit, resident, 16x items, time", "fit, resident, 16x items, peak memory",
