@@ -16,6 +16,7 @@ from ..cache.catalog import Cache
 from ..cache.errors import InputError
 from ..cache.items import Items, Pairs
 from ..cache.stream import Stream
+from ..train.bank import positions_of
 from ..train.run import Run
 from .bootstrap import intervals
 from .ranks import (
@@ -28,7 +29,7 @@ from .ranks import (
 )
 from .results import Result, Row
 from .sides import note_on_split, run_name, stream_of, two_encoders
-from .systems import Side, System, places, systems_of
+from .systems import Side, System, systems_of
 
 BENCHMARK = "retrieval"
 DEPTHS = (1, 5, 10)
@@ -191,7 +192,7 @@ def prepare(cache: Cache, items: Items, run: Run) -> Task:
 
 def _both_there(left: Stream, right: Stream, rows: np.ndarray) -> np.ndarray:
     """(P,) bool: whether each pair (P, 2) of item rows has both items in the streams."""
-    return (places(left.rows, rows[:, 0]) >= 0) & (places(right.rows, rows[:, 1]) >= 0)
+    return (positions_of(left.rows, rows[:, 0]) >= 0) & (positions_of(right.rows, rows[:, 1]) >= 0)
 
 
 def _positives(
@@ -213,7 +214,7 @@ def _positives(
     positives = Relation.of_pairs(query, candidate, len(queries))
     if not same:
         return positives, None
-    place = places(candidates, queries)
+    place = positions_of(candidates, queries)
     paired = np.zeros(len(queries), bool)
     paired[query[queries[query] == candidates[candidate]]] = True
     own = np.flatnonzero((place >= 0) & ~paired)

@@ -18,11 +18,12 @@ from ..cache.errors import InputError
 from ..cache.items import Items
 from ..cache.stream import Stream
 from ..train.aligner import Aligner
+from ..train.bank import positions_of
 from ..train.run import Run
 from .floors import floors_of
 from .projections import projected
 from .sides import run_name, stream_of
-from .systems import models_of, places
+from .systems import models_of
 
 PAIRS_AT_ONCE = 65_536
 """Pairs whose vectors are held twice: 128 MiB at 256 dimensions."""
@@ -195,7 +196,9 @@ def _directions(places_: list[int], both: bool) -> list[tuple[int, int]]:
 
 def _have(sides: Sides, rows: np.ndarray) -> np.ndarray:
     """(P,) bool: whether each pair (P, 2) has both sentences in the streams."""
-    return (places(sides[0].rows, rows[:, 0]) >= 0) & (places(sides[1].rows, rows[:, 1]) >= 0)
+    return (positions_of(sides[0].rows, rows[:, 0]) >= 0) & (
+        positions_of(sides[1].rows, rows[:, 1]) >= 0
+    )
 
 
 def _cosines(rows: np.ndarray, left: Rows, right: Rows) -> np.ndarray:
@@ -204,7 +207,7 @@ def _cosines(rows: np.ndarray, left: Rows, right: Rows) -> np.ndarray:
     for start in range(0, len(rows), PAIRS_AT_ONCE):
         part = rows[start : start + PAIRS_AT_ONCE]
         one, two = (
-            vectors[torch.from_numpy(places(stream.rows, part[:, side])).to(vectors.device)]
+            vectors[torch.from_numpy(positions_of(stream.rows, part[:, side])).to(vectors.device)]
             for side, (stream, vectors) in enumerate((left, right))
         )  # (some, D)
         found[start : start + len(part)] = (one * two).sum(1).cpu().numpy()

@@ -16,6 +16,7 @@ from ..cache.catalog import Cache, is_over
 from ..cache.items import Items
 from ..cache.stream import Stream
 from ..train.aligner import Aligner
+from ..train.bank import positions_of
 from ..train.config import END_TO_END
 from ..train.run import Run
 from .projections import projected
@@ -59,16 +60,8 @@ class System:
             whole = F.normalize(torch.from_numpy(side.stream.pooled()), dim=1).to(device)
         else:
             whole = projected(self.run, self.model, side.encoder, side.stream)
-        place = places(side.stream.rows, side.rows)
+        place = positions_of(side.stream.rows, side.rows)
         return whole[torch.from_numpy(place).to(device)]
-
-
-def places(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each wanted row stands among ascending rows, int64; -1 where it is missing."""
-    if not len(rows):
-        return np.full(len(wanted), -1, np.int64)
-    at = np.searchsorted(rows, wanted).clip(max=len(rows) - 1)
-    return np.where(rows[at] == wanted, at, -1)
 
 
 def systems_of(cache: Cache, items: Items, run: Run, left: Side, right: Side) -> list[System]:
@@ -118,7 +111,7 @@ def _same_encoder(cache: Cache, items: Items, stream: Stream, side: Side) -> Sid
             (other.column, other.identity) == (side.stream.column, stream.identity)
             and other.complete
             and is_over(other, items)
-            and (places(other.rows, side.rows) >= 0).all()
+            and (positions_of(other.rows, side.rows) >= 0).all()
         ):
             return replace(side, stream=other)
     return None
