@@ -10,10 +10,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
-
-from .cache.errors import CacheError
 
 if TYPE_CHECKING:
     from .cache.catalog import Cache
@@ -261,102 +257,6 @@ def precompute_summary(summary: Summary, dry_run: bool) -> None:
         console.print(f"{name}: more items failed than --max-failures allows", markup=False)
 
 
-def list_streams(cache: Cache) -> None:
-    """A table of every stream."""
-    table = Table("data set", "stream", "items", "layout", "size", "state", box=None)
-    for column in ("items", "size"):
-        next(c for c in table.columns if c.header == column).justify = "right"
-    total = 0
-    for dataset, split in cache.splits():
-        for stream in cache.streams(dataset, split):
-            manifest = stream.manifest
-            state = "complete" if stream.complete else f"{len(manifest.shards)}/{manifest.planned}"
-            if manifest.failures:
-                state += f", {len(manifest.failures)} failed"
-            layout = (
-                stream.layout if stream.grid is None else f"tokens 1+{stream.grid}x{stream.grid}"
-            )
-            items = f"{len(stream):,}"
-            name = Text(stream.path.name, overflow="fold")
-            table.add_row(f"{dataset}/{split}", name, items, layout, gib(stream.size_bytes), state)
-            total += stream.size_bytes
-    if table.rows:
-        out().print(table)
-    out().print(f"{len(table.rows)} streams, {gib(total)} in {cache.root}", markup=False)
-
-
-def describe_stream(cache: Cache, name: str) -> None:
-    """Everything a manifest says, shards apart.
-
-    Raises:
-        CacheError: If no stream or several have that name.
-    """
-    found = [
-        stream
-        for dataset, split in cache.splits()
-        for stream in cache.streams(dataset, split)
-        if name in f"{stream.path}"
-    ]
-    if not found:
-        raise CacheError(f"{cache.root}: no stream {name!r}; cbmf cache ls lists them")
-    for stream in found:
-        manifest = stream.manifest
-        shards = f"{len(manifest.shards)} of {manifest.planned} shards"
-        facts = {
-            "path": str(stream.path),
-            "state": "complete" if stream.complete else "incomplete",
-            "stored": f"{len(stream):,} of {manifest.spec.count:,} items in {shards}",
-            "size": gib(stream.size_bytes),
-            "failures": [vars(failure) for failure in manifest.failures],
-            "fingerprint": stream.fingerprint,
-            "identity": stream.identity,
-            "width": manifest.spec.width,
-            "pooled_width": manifest.spec.pooled_width,
-            **manifest.spec.whole,
-        }
-        out().print_json(data=facts)
-
-
-def verify_cache(cache: Cache, keep: bool) -> bool:
-    """Print what is wrong in a cache and take bad shards out; whether anything was wrong."""
-    from .cache.upkeep import verify
-    from .cache.writer import strike_shards
-
-    console = out()
-    bad = checked = 0
-    for path, findings in verify(cache):
-        checked += 1
-        for finding in findings:
-            bad += 1
-            console.print(f"bad: {finding.reason}", markup=False, soft_wrap=True)
-        numbers = {finding.shard for finding in findings if finding.shard is not None}
-        if numbers and not keep:
-            strike_shards(path, numbers)
-            console.print(
-                f"{path}: {len(numbers)} shards taken out; cbmf precompute writes them anew",
-                markup=False,
-                soft_wrap=True,
-            )
-    console.print(f"{checked} items files and streams checked, {bad} bad")
-    return bad > 0
-
-
-def collect_garbage(cache: Cache, incomplete: bool, dry_run: bool) -> None:
-    """Print and remove what nothing needs."""
-    from .cache.upkeep import garbage, remove
-
-    pieces = garbage(cache, incomplete=incomplete)
-    for piece in pieces:
-        verb = "would remove" if dry_run else "remove"
-        out().print(
-            f"{verb} {piece.path}: {piece.reason}, {gib(piece.size_bytes)}",
-            markup=False,
-            soft_wrap=True,
-        )
-    freed = sum(piece.size_bytes for piece in pieces) if dry_run else remove(pieces)
-    out().print(f"{len(pieces)} removed, {gib(freed)} freed" if not dry_run else gib(freed))
-
-
 class FitReporter:
     """Prints how a fit goes."""
 
@@ -384,11 +284,10 @@ def _epoch(values: dict[str, float]) -> str:
 
 def fit_summary(run: Run) -> None:
     """The last lines of a fit."""
-    from .cache.files import read_json
-    from .train.loop import SUMMARY_NAME
+    from .train.history import read_summary
 
     console = out()
-    summary = read_json(run.folder / SUMMARY_NAME)
+    summary = read_summary(run.folder)
     kept = summary["best"]
     console.print(
         f"{summary['epochs']} epochs in {duration(summary['seconds'])}; kept epoch "

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from cbmf.cache.catalog import Cache
-from cbmf.cache.files import read_json
 from cbmf.evaluate.suite import evaluate
 from cbmf.train.config import preset
 from cbmf.train.fit import fit
-from cbmf.train.loop import SUMMARY_NAME
+from cbmf.train.history import read_summary
 
 POOLED: dict[str, dict[str, Any]] = {
     "best, pooled": {},
@@ -106,7 +105,7 @@ def _fitted(words: argparse.Namespace, name: str, seed: int) -> tuple[list[float
     run = fit(cache, config, out=words.out / f"{words.set}-{seed}-{plain}", dataset=words.dataset)
     run.alone = True
     result = evaluate(cache, run, ["retrieval"]).results[0]
-    summary = read_json(run.folder / SUMMARY_NAME)
+    summary = read_summary(run.folder)
     values = [100 * result.row("model").metrics[metric] for metric in METRICS]
     return values, int(summary["epochs"]), float(summary["seconds"])
 

@@ -7,15 +7,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import CacheError, DiskFullError
+from .errors import CacheError, DiskFullError, ShardError
 
 PART = ".tmp"
 """Ending of a file that is still being written; never read, removed by `gc`."""
+JSON_SEAL = "sha256"
+"""Key of a JSON file's own digest."""
 JSON_LIMIT_BYTES = 256 * 2**20
 """A JSON file of the cache that is larger than this is refused unread."""
 
@@ -76,29 +78,49 @@ def value_digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically: a reader sees the old file or the new, never half of one."""
+def write_json(path: Path, table: Mapping[str, Any]) -> None:
+    """Write a sealed JSON object atomically: a reader sees the old file or the new, never half.
+
+    The seal is its last key, `sha256`: `value_digest` of the object without it.
+    """
     with new_file(path) as part:
-        part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_bytes(_sealed(json.loads(json.dumps(table))))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+def read_json(path: Path, version: int | None = None) -> dict[str, Any]:
+    """The object in a JSON file that `write_json` wrote, without its seal.
+
+    Args:
+        path: The file.
+        version: Of the format that is expected. An object of another version comes back even
+            without a seal, for the caller to refuse by name.
 
     Raises:
-        CacheError: If the file is absent, too large, not JSON, or not an object.
+        ShardError: If the file is not JSON, no object, or was changed since it was written.
+        CacheError: If it is absent or too large.
     """
     try:
         if path.stat().st_size > JSON_LIMIT_BYTES:
             raise CacheError(f"{path}: {path.stat().st_size} bytes is too large to be a manifest")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        value = json.loads(content)
     except FileNotFoundError as error:
         raise CacheError(f"{path}: no such file") from error
     except (ValueError, RecursionError) as error:
-        raise CacheError(f"{path}: not readable as JSON ({error})") from error
+        raise ShardError(f"{path}: damaged, not readable as JSON ({error})") from error
     if not isinstance(value, dict):
-        raise CacheError(f"{path}: expected a JSON object, got a {type(value).__name__}")
+        raise ShardError(f"{path}: expected a JSON object, got a {type(value).__name__}")
+    seal = value.pop(JSON_SEAL, None)
+    if seal is None and version is not None and value.get("version") != version:
+        return value
+    if content != _sealed(value):
+        raise ShardError(f"{path}: damaged, or changed since cbmf wrote it")
     return value
+
+
+def _sealed(table: dict[str, Any]) -> bytes:
+    whole = {**table, JSON_SEAL: value_digest(table)}
+    return (json.dumps(whole, indent=1) + "\n").encode()
 
 
 def require_room(folder: Path, needed_bytes: int) -> None:

@@ -1,58 +1,183 @@
-"""Guarded reading of HDF5: contiguous datasets of the file itself, nothing that leads elsewhere."""
+"""HDF5 files as the cache has them: contiguous datasets of the file itself, sealed by a digest.
+
+Writing is in one pass, reading is guarded: nothing that leads elsewhere is followed.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from .errors import ShardError
-from .files import sync
+from .errors import CacheError, ShardError
 
-GROWTH_BYTES = 16 * 2**20
-"""By how much the memory of a file that is being made grows at a time."""
+SEAL = b"cbmf-sha256:"
+"""Behind the last byte of HDF5: this, the SHA-256 of all before it, a newline. HDF5 ignores it."""
+SEAL_BYTES = len(SEAL) + 65
+READ_BYTES = 2**20
+"""Digested at a time."""
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    MemoryError,
+    ArithmeticError,
+)
+"""What h5py raises over files that are not as they should be."""
 ALIGNMENT_BYTES = 64
 """Datasets begin at multiples of this, so that a mapped array is aligned."""
 
 
-def write_hdf5(path: Path, fill: Callable[[h5py.File], None]) -> str:
-    """Make an HDF5 file in memory, write it in one piece and sync it.
+class _Sketch(io.RawIOBase):
+    """What HDF5 itself writes of a file: a few kilobytes, wherever they lie. Not the bulk."""
+
+    def __init__(self) -> None:
+        self.pieces: dict[int, bytes] = {}
+        self.size = self._at = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def write(self, data: Any) -> int:
+        piece = bytes(data)
+        self.pieces[self._at] = piece
+        self._at += len(piece)
+        self.size = max(self.size, self._at)
+        return len(piece)
+
+    def truncate(self, size: int | None = None) -> int:
+        self.size = self._at if size is None else size
+        return self.size
+
+    def readinto(self, into: Any) -> int:
+        """HDF5 reads nothing back but what it wrote, in the pieces in which it did."""
+        view = memoryview(into).cast("B")
+        piece = self.pieces.get(self._at, b"")[: len(view)]
+        view[: len(piece)] = piece
+        self._at += len(view)
+        return len(view)
+
+
+def write_hdf5(
+    path: Path, fill: Callable[[h5py.File], None], bulk: Mapping[str, np.ndarray] | None = None
+) -> str:
+    """Make an HDF5 file, write it in one pass, sync it and seal it; the seal is not synced yet.
 
     HDF5 itself does not bear a full disk: it fails late, more than once, and keeps the file open.
+    So it only says where everything goes; `bulk` goes to the disk from where it lies in memory.
 
     Args:
         path: Where it goes; the caller renames.
         fill: Puts groups, datasets and attributes into the open file.
+        bulk: Arrays that become datasets of the root, by name.
 
     Returns:
-        SHA-256 of the file's bytes, taken while the disk is at work.
+        SHA-256 of the file's bytes, seal included, taken while the disk is at work.
 
     Raises:
         OSError: If it cannot be written, a full disk included.
     """
+    sketch = _Sketch()
+    bulk = {name: np.ascontiguousarray(array) for name, array in (bulk or {}).items()}
     with h5py.File(
-        path.name,
+        sketch,
         "w",
-        driver="core",
-        backing_store=False,
-        block_size=GROWTH_BYTES,
         libver="earliest",
         alignment_threshold=ALIGNMENT_BYTES,
         alignment_interval=ALIGNMENT_BYTES,
     ) as file:
         fill(file)
-        file.flush()
-        image = file.id.get_file_image()
-    with ThreadPoolExecutor(1, "digest") as thread:
-        digest = thread.submit(hashlib.sha256, image)
-        path.write_bytes(image)
-        sync(path)
-        return digest.result().hexdigest()
+        places = {_reserve(file, name, array): array for name, array in bulk.items() if array.size}
+        for name, array in bulk.items():
+            if not array.size:
+                file.create_dataset(name, data=array)
+    segments = list(_segments(sketch, places))
+    with ThreadPoolExecutor(1, "digest") as thread, path.open("wb") as out:
+        digest = thread.submit(_digest, segments)
+        for segment in segments:
+            out.write(segment)
+        out.flush()
+        os.fsync(out.fileno())
+        whole = digest.result()
+        seal = SEAL + whole.hexdigest().encode() + b"\n"
+        out.write(seal)
+        whole.update(seal)
+        return whole.hexdigest()
+
+
+def check_seal(path: Path) -> str:
+    """SHA-256 of a file that `write_hdf5` wrote, seal included.
+
+    Raises:
+        ShardError: If the file is missing, cut, or not what was written.
+    """
+    try:
+        with path.open("rb") as file:
+            left = os.fstat(file.fileno()).st_size - SEAL_BYTES
+            whole = hashlib.sha256()
+            while left > 0:
+                piece = file.read(min(READ_BYTES, left))
+                if not piece:
+                    break
+                whole.update(piece)
+                left -= len(piece)
+            seal = file.read()
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error.strerror})") from error
+    if seal != SEAL + whole.hexdigest().encode() + b"\n":
+        raise ShardError(f"{path}: damaged, its seal does not fit its contents")
+    whole.update(seal)
+    return whole.hexdigest()
+
+
+def _reserve(file: h5py.File, name: str, array: np.ndarray) -> int:
+    """A contiguous dataset without its numbers; where in the file they belong."""
+    how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    how.set_obj_track_times(False)  # the same contents, the same bytes
+    kind = h5py.h5t.py_create(array.dtype, logical=True)
+    space = h5py.h5s.create_simple(array.shape)
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, space, how)
+    return int(dataset.get_offset())
+
+
+def _segments(sketch: _Sketch, places: Mapping[int, np.ndarray]) -> Iterator[memoryview]:
+    """All bytes of the file, from first to last."""
+    views = {at: memoryview(piece) for at, piece in sketch.pieces.items()}
+    views.update({at: memoryview(array).cast("B") for at, array in places.items()})
+    end = 0
+    for at in sorted(views):
+        if at < end:
+            raise ShardError(f"HDF5 put two things at byte {at}")
+        if at > end:
+            yield memoryview(bytes(at - end))
+        yield views[at]
+        end = at + len(views[at])
+    if end < sketch.size:
+        yield memoryview(bytes(sketch.size - end))
+
+
+def _digest(segments: list[memoryview]) -> hashlib._Hash:
+    whole = hashlib.sha256()
+    for segment in segments:
+        whole.update(segment)
+    return whole
 
 
 @contextmanager
@@ -67,8 +192,10 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
-    except (OSError, RuntimeError, KeyError) as error:
-        reason = str(error).strip("'\"").splitlines()[0]
+    except CacheError:
+        raise
+    except DAMAGE as error:
+        reason = (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]
         raise ShardError(f"{path}: damaged, or no HDF5 file ({reason})") from error
 
 

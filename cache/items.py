@@ -20,10 +20,18 @@ import numpy as np
 
 from .errors import CacheError, ShardError
 from .files import file_digest, new_file
-from .hdf5 import open_hdf5, plain_dataset, plain_group, read_strings, write_hdf5, write_strings
+from .hdf5 import (
+    check_seal,
+    open_hdf5,
+    plain_dataset,
+    plain_group,
+    read_strings,
+    write_hdf5,
+    write_strings,
+)
 
 ITEMS_FORMAT = "cbmf-items"
-ITEMS_VERSION = 1
+ITEMS_VERSION = 2
 ITEMS_NAME = "items.h5"
 MODALITIES = ("image", "text")
 
@@ -213,13 +221,14 @@ def read_items(path: Path) -> Items:
         ShardError: If the file is damaged.
         CacheError: If it is of another format version.
     """
+    try:
+        check_seal(path)
+    except ShardError:
+        with open_hdf5(path) as file:
+            _require_version(file, path)  # older ones have no seal
+        raise
     with open_hdf5(path) as file:
-        found = (file.attrs.get("format"), file.attrs.get("version"))
-        if found != (ITEMS_FORMAT, ITEMS_VERSION):
-            raise CacheError(
-                f"{path}: expected {ITEMS_FORMAT} version {ITEMS_VERSION}, got {found[0]} version "
-                f"{found[1]}; read it with the release that wrote it, or choose another --cache"
-            )
+        _require_version(file, path)
         columns = plain_group(file, "columns")
         items = Items(
             dataset=str(file.attrs["dataset"]),
@@ -237,6 +246,15 @@ def read_items(path: Path) -> Items:
             )
     _check(path, items)
     return items
+
+
+def _require_version(file: h5py.File, path: Path) -> None:
+    found = (file.attrs.get("format"), file.attrs.get("version"))
+    if found != (ITEMS_FORMAT, ITEMS_VERSION):
+        raise CacheError(
+            f"{path}: expected {ITEMS_FORMAT} version {ITEMS_VERSION}, got {found[0]} version "
+            f"{found[1]}; read it with the release that wrote it, or choose another --cache"
+        )
 
 
 def _read_column(group: h5py.Group) -> Column:

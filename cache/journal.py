@@ -11,10 +11,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .files import JSON_LIMIT_BYTES, full_disk_is_one_line
+from .files import JSON_LIMIT_BYTES, full_disk_is_one_line, value_digest
 from .shard import ShardEntry
 
 JOURNAL_NAME = "finished.jsonl"
+SEAL = "line_sha256"
+"""Key of a line's own digest."""
 
 
 def append_shard(folder: Path, number: int, entry: ShardEntry) -> None:
@@ -23,7 +25,8 @@ def append_shard(folder: Path, number: int, entry: ShardEntry) -> None:
     Raises:
         DiskFullError: If the disk is full. The shard stays; the next writer finds it by its file.
     """
-    line = json.dumps({"number": number, **entry.to_json()}, ensure_ascii=False) + "\n"
+    table = {"number": number, **entry.to_json()}
+    line = json.dumps({**table, SEAL: value_digest(table)}) + "\n"
     path = folder / JOURNAL_NAME
     with full_disk_is_one_line(path), path.open("a+b") as file:
         torn = file.tell() > 0 and _last_byte(file.fileno()) != b"\n"  # its writer was killed
@@ -57,6 +60,8 @@ def _entries(lines: bytes) -> Iterator[tuple[int, ShardEntry]]:
     for line in lines.splitlines():
         try:
             table = json.loads(line)
+            if table.pop(SEAL) != value_digest(table):
+                continue
             yield int(table.pop("number")), ShardEntry.from_json(table)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue

@@ -18,7 +18,7 @@ from .precision import STORED
 from .shard import Failure, ShardEntry
 
 MANIFEST_FORMAT = "cbmf-stream"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 LAYOUTS = ("pooled", "tokens")
 
@@ -56,6 +56,9 @@ class StreamSpec:
                 f"layout {self.layout!r} or dtype {self.dtype!r} is unknown; "
                 f"layouts are {', '.join(LAYOUTS)}, dtypes {', '.join(STORED)}"
             )
+        names = (self.dataset, self.split, self.column, self.encoder, self.items_digest)
+        if not all(isinstance(name, str) and name for name in names):
+            raise CacheError(f"no stream of that name: {names!r:.200}")
         if self.modality not in MODALITIES or min(self.width, self.pooled_width, self.count) < 1:
             raise CacheError(
                 f"no stream over {self.count} {self.modality!r} items, {self.width} wide"
@@ -151,12 +154,13 @@ class Manifest:
         """Read manifest.json, and what the journal adds to it.
 
         Raises:
-            CacheError: If it is missing, damaged, or of another format version.
+            ShardError: If it is damaged.
+            CacheError: If it is missing, or of another format version.
         """
         path = folder / MANIFEST_NAME
         # The journal first: whoever clears the journal wrote the manifest before
         noted, _ = read_shards(folder)
-        table = read_json(path)
+        table = read_json(path, MANIFEST_VERSION)
         found = (table.get("format"), table.get("version"))
         if found != (MANIFEST_FORMAT, MANIFEST_VERSION):
             raise CacheError(
@@ -173,13 +177,13 @@ class Manifest:
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             if isinstance(error, CacheError):
                 raise
-            raise CacheError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+            raise ShardError(f"{path}: damaged ({type(error).__name__}: {error})") from error
         return manifest
 
 
 def _check(path: Path, manifest: Manifest, table: dict[str, Any]) -> None:
     if manifest.spec.fingerprint != table["fingerprint"]:
-        raise CacheError(f"{path}: damaged, its contents do not match its fingerprint")
+        raise ShardError(f"{path}: damaged, its contents do not match its fingerprint")
     for number, entry in manifest.shards.items():
         if not 0 <= number < manifest.planned:
             raise ShardError(f"{path}: lists shard {number} of {manifest.planned}")

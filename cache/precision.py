@@ -10,26 +10,44 @@ STORED = {"float16": "float16", "bfloat16": "uint16", "float32": "float32"}
 """dtype of a stream -> NumPy dtype of its datasets."""
 
 
+BLOCK = 2**16
+"""Numbers that are rounded and checked at once, while they lie in the processor's cache."""
+
+
 def to_stored(array: np.ndarray, dtype: str) -> np.ndarray:
     """Round float32 to what a stream of `dtype` stores.
 
     Raises:
-        ShardError: If a value is not finite, or overflows float16 (above 65504).
+        ShardError: If a value is not finite, or overflows float16 (above 65504) or bfloat16.
     """
-    if not np.isfinite(array).all():
-        raise ShardError("the encoder gave values that are not finite (NaN or Inf)")
+    wide = np.ascontiguousarray(array, np.float32).reshape(-1)
+    stored = np.empty(wide.shape, STORED[dtype])
+    for start in range(0, len(wide), BLOCK):
+        piece, out = wide[start : start + BLOCK], stored[start : start + BLOCK]
+        if not _round(piece, out, dtype):
+            if np.isfinite(piece).all():
+                raise ShardError(
+                    f"a value of {np.abs(piece).max():.6g} does not fit {dtype}; "
+                    f"choose {'--dtype bfloat16 or ' if dtype == 'float16' else ''}--dtype float32"
+                )
+            raise ShardError("the encoder gave values that are not finite (NaN or Inf)")
+    return stored.reshape(array.shape)
+
+
+def _round(wide: np.ndarray, out: np.ndarray, dtype: str) -> bool:
+    """Round one block to nearest, ties to even; whether all that came out is finite."""
+    if dtype == "float32":
+        out[:] = wide
+        return bool(np.isfinite(out).all())
     if dtype == "bfloat16":
-        bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+        bits = wide.view(np.uint32)
         even = (bits >> np.uint32(16)) & np.uint32(1)
-        return ((bits + np.uint32(0x7FFF) + even) >> np.uint32(16)).astype(np.uint16)
+        out[:] = (bits + np.uint32(0x7FFF) + even) >> np.uint32(16)
+        largest = (bits & np.uint32(0x7FFFFFFF)).max() if len(bits) else 0
+        return bool(largest < 0x7F7F8000)  # what rounds to Inf, Inf, NaN
     with np.errstate(over="ignore"):
-        stored = array.astype(STORED[dtype])
-    if dtype == "float16" and not np.isfinite(stored).all():
-        raise ShardError(
-            f"a value of {np.abs(array).max():.0f} does not fit float16; "
-            "choose --dtype bfloat16 or --dtype float32"
-        )
-    return stored
+        out[:] = wide
+    return not len(out) or bool((out.view(np.uint16) & 0x7FFF).max() < 0x7C00)
 
 
 def to_float32(array: np.ndarray, dtype: str) -> np.ndarray:

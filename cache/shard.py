@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 
 from .errors import ShardError
-from .files import file_digest, new_file
-from .hdf5 import check_offsets, open_hdf5, plain_dataset, write_hdf5
+from .files import new_file
+from .hdf5 import check_offsets, check_seal, open_hdf5, plain_dataset, write_hdf5
 from .precision import STORED
 
 SHARD_FORMAT = "cbmf-shard"
-SHARD_VERSION = 1
+SHARD_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,13 @@ class ShardEntry:
     """Of the whole file."""
     failures: tuple[Failure, ...] = ()
 
+    def __post_init__(self) -> None:
+        counts = (self.first, self.last, self.items, self.tokens, self.size_bytes)
+        if any(type(count) is not int or not 0 <= count < 2**62 for count in counts):
+            raise ValueError(f"a shard counts {counts}")
+        if self.items > self.last - self.first or not isinstance(self.sha256, str):
+            raise ValueError(f"{self.items} items in rows {self.first} to {self.last}")
+
     def to_json(self) -> dict[str, Any]:
         """As the manifest writes it."""
         table = {key: value for key, value in vars(self).items() if key != "failures"}
@@ -72,7 +79,7 @@ class ShardEntry:
         """As the manifest reads it.
 
         Raises:
-            TypeError, KeyError: If fields are missing or unknown.
+            TypeError, KeyError, ValueError: If fields are missing, unknown, or make no sense.
         """
         failures = tuple(Failure(**failure) for failure in table["failures"])
         return cls(**{**table, "failures": failures})
@@ -88,21 +95,22 @@ def write_shard(
     Raises:
         DiskFullError: If the disk is full; nothing is left behind.
     """
+    bulk = {"rows": content.rows.astype(np.int64), "pooled": content.pooled}
+    if content.values is not None and content.offsets is not None:
+        bulk |= {"values": content.values, "offsets": content.offsets.astype(np.int64)}
+    describe = partial(_describe, content.failures, (first, last), fingerprint)
     with new_file(path) as part:
-        digest = write_hdf5(part, partial(_fill, content, (first, last), fingerprint))
+        digest = write_hdf5(part, describe, bulk)
         return read_entry(part, path.name, fingerprint, digest)
 
 
-def _fill(content: ShardContent, span: tuple[int, int], fingerprint: str, file: h5py.File) -> None:
+def _describe(
+    failures: tuple[Failure, ...], span: tuple[int, int], fingerprint: str, file: h5py.File
+) -> None:
     file.attrs.update(format=SHARD_FORMAT, version=SHARD_VERSION)
     file.attrs.update(fingerprint=fingerprint, first=span[0], last=span[1])
-    file.create_dataset("rows", data=content.rows.astype(np.int64))
-    file.create_dataset("pooled", data=content.pooled)
-    if content.values is not None and content.offsets is not None:
-        file.create_dataset("values", data=content.values)
-        file.create_dataset("offsets", data=content.offsets.astype(np.int64))
-    failures = json.dumps([vars(f) for f in content.failures]).encode()
-    file.create_dataset("failures", data=np.frombuffer(failures, np.uint8))
+    listed = json.dumps([vars(f) for f in failures]).encode()
+    file.create_dataset("failures", data=np.frombuffer(listed, np.uint8))
 
 
 def read_entry(path: Path, name: str, fingerprint: str, sha256: str | None = None) -> ShardEntry:
@@ -117,6 +125,7 @@ def read_entry(path: Path, name: str, fingerprint: str, sha256: str | None = Non
     Raises:
         ShardError: If the file is damaged or belongs to another stream.
     """
+    sha256 = sha256 or check_seal(path)
     with open_hdf5(path) as file:
         found = (file.attrs.get("format"), file.attrs.get("version"))
         if found != (SHARD_FORMAT, SHARD_VERSION):
@@ -133,19 +142,22 @@ def read_entry(path: Path, name: str, fingerprint: str, sha256: str | None = Non
                 items=plain_dataset(file, "rows", "int64", 1).shape[0],
                 tokens=tokens,
                 size_bytes=path.stat().st_size,
-                sha256=sha256 or file_digest(path),
+                sha256=sha256,
                 failures=tuple(Failure(**failure) for failure in json.loads(raw)),
             )
         except (TypeError, ValueError) as error:
             raise ShardError(f"{path}: its list of failures is damaged ({error})") from error
 
 
-def map_shard(path: Path, entry: ShardEntry, dtype: str, widths: tuple[int, int]) -> ShardContent:
+def map_shard(
+    path: Path, entry: ShardEntry, layout: str, dtype: str, widths: tuple[int, int]
+) -> ShardContent:
     """The arrays of a shard, large ones mapped from the file rather than read.
 
     Args:
         path: The file.
         entry: What the manifest says of it.
+        layout: The stream's layout; tokens must be there just in the layout that has them.
         dtype: The stream's dtype.
         widths: D of a token and D of the pooled vector.
 
@@ -163,7 +175,9 @@ def map_shard(path: Path, entry: ShardEntry, dtype: str, widths: tuple[int, int]
         rows = plain_dataset(file, "rows", "int64", 1)[()]
         pooled = _mapped(path, plain_dataset(file, "pooled", STORED[dtype], 2))
         values = offsets = None
-        if "values" in file:
+        if ("values" in file) != (layout == "tokens"):
+            raise ShardError(f"{path}: is not of the layout {layout!r}")
+        if layout == "tokens":
             values = _mapped(path, plain_dataset(file, "values", STORED[dtype], 2))
             offsets = plain_dataset(file, "offsets", "int64", 1)[()]
     content = ShardContent(rows, pooled, values, offsets, entry.failures)

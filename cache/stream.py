@@ -11,6 +11,7 @@ import numpy as np
 from .errors import StreamError
 from .manifest import Manifest
 from .precision import to_float32
+from .proof import prove
 from .shard import ShardContent, map_shard
 
 Block = ShardContent
@@ -37,6 +38,7 @@ class Stream:
         self.layout, self.grid, self.dtype = spec.layout, spec.grid, spec.dtype
         self.width, self.pooled_width = spec.width, spec.pooled_width
         self.identity, self.fingerprint = spec.identity, spec.fingerprint
+        self._proved = False
 
     @property
     def complete(self) -> bool:
@@ -66,15 +68,20 @@ class Stream:
     def blocks(self) -> Iterator[Block]:
         """The shards in order, mapped from their files.
 
+        What has not been read on this machine before, or has changed since, is digested first.
+
         Raises:
             StreamError: If the stream is incomplete.
             ShardError: If a shard is missing or not what the manifest says.
         """
         self.require_complete()
+        if not self._proved:
+            prove(self.path, self.manifest.shards.values())
+            self._proved = True
         for number in range(self.manifest.planned):
             entry = self.manifest.shards[number]
             widths = (self.width, self.pooled_width)
-            yield map_shard(self.path / entry.name, entry, self.dtype, widths)
+            yield map_shard(self.path / entry.name, entry, self.layout, self.dtype, widths)
 
     def pooled(self) -> np.ndarray:
         """(n, pooled_width) float32: the pooled vectors, in the order of `rows`."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .catalog import Cache
 from .errors import CacheError, ShardError, StreamError
-from .files import PART, file_digest
+from .files import PART
 from .items import read_items
 from .manifest import MANIFEST_NAME, Manifest
+from .proof import check_digest
 from .shard import map_shard
 from .stream import Stream
-from .writer import leftovers
+from .writer import leftovers, strike_shards
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Finding:
     reason: str
     shard: int | None = None
     """Number of the shard, where it is one: precompute can write it again."""
+    manifest: bool = False
+    """Whether it is a damaged manifest: precompute can make it again from the shards."""
 
 
 def verify(cache: Cache) -> Iterator[tuple[Path, list[Finding]]]:
@@ -52,18 +55,30 @@ def _check_stream(folder: Path) -> list[Finding]:
     try:
         manifest = Manifest.load(folder)
     except CacheError as error:
-        return [Finding(folder / MANIFEST_NAME, str(error))]
+        damaged = isinstance(error, ShardError)
+        return [Finding(folder / MANIFEST_NAME, str(error), manifest=damaged)]
     found = []
     spec = manifest.spec
     for number, entry in sorted(manifest.shards.items()):
         path = folder / entry.name
         try:
-            map_shard(path, entry, spec.dtype, (spec.width, spec.pooled_width))
-            if file_digest(path) != entry.sha256:
-                raise ShardError(f"{path}: its digest is not the one in the manifest")
+            map_shard(path, entry, spec.layout, spec.dtype, (spec.width, spec.pooled_width))
+            check_digest(path, entry)
         except (ShardError, OSError) as error:
             found.append(Finding(path, str(error), shard=number))
     return found
+
+
+def take_out(folder: Path, findings: Sequence[Finding]) -> str | None:
+    """Take what is bad out of a stream, so that nothing wrong is used; what was done, in words."""
+    if any(finding.manifest for finding in findings):
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)
+        return "manifest taken out; the same cbmf precompute makes it anew from the shards"
+    numbers = {finding.shard for finding in findings if finding.shard is not None}
+    if not numbers:
+        return None
+    strike_shards(folder, numbers)
+    return f"{len(numbers)} shards taken out; the same cbmf precompute writes them anew"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from .files import PART
 from .journal import JOURNAL_NAME, append_shard, read_shards
 from .manifest import MANIFEST_NAME, Manifest, StreamSpec, shard_name
 from .precision import to_stored
+from .proof import note_proved
 from .shard import Failure, ShardContent, ShardEntry, read_entry, write_shard
 
 TARGET_SHARD_BYTES = 64 * 2**20
@@ -74,14 +75,26 @@ class StreamWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.spec = spec
         with _locked(self.folder):
-            if (self.folder / MANIFEST_NAME).exists():
-                self.manifest = Manifest.load(self.folder)
-            else:
-                self.manifest = Manifest(spec, shard_rows)
+            self.manifest = self._begun() or Manifest(spec, self._rows_found() or shard_rows)
             self._adopt()
             self.manifest.save(self.folder)
             self._seen = self._state()
         self._journal_read = 0
+
+    def _begun(self) -> Manifest | None:
+        """The manifest that lies there; None if it is damaged: the shards tell what is in them."""
+        try:
+            return Manifest.load(self.folder) if (self.folder / MANIFEST_NAME).exists() else None
+        except ShardError:
+            return None
+
+    def _rows_found(self) -> int | None:
+        """Rows a shard, as shards without a manifest tell."""
+        for path in sorted(self.folder.glob("[0-9]*.h5")):
+            with suppress(ShardError):
+                entry = read_entry(path, path.name, self.spec.fingerprint)
+                return entry.first // int(path.stem) if entry.first else entry.last
+        return None
 
     def _adopt(self) -> None:
         """List shards that were finished just before a kill; strike those that are gone or cut.
@@ -184,6 +197,7 @@ class StreamWriter:
             last=last,
             fingerprint=self.spec.fingerprint,
         )
+        note_proved(self.folder, [entry])
         self._list(number, entry)
         return entry
 

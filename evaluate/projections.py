@@ -7,22 +7,20 @@ removed at any time, what is missing is made anew. n items of a stream, D width.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import Tensor
 
-from ..cache.files import new_file, value_digest
+from ..cache.errors import RunError
+from ..cache.files import value_digest
 from ..cache.stream import Stream
 from ..train.aligner import Aligner
 from ..train.run import Run
+from ..train.weights import read_tensors, tensors_digest, write_tensors
 from .projection import project
 
 PROJECTIONS_NAME = "projections"
@@ -30,7 +28,7 @@ VERSION = 1
 """Of the arithmetic in `project`: another one makes all rows anew."""
 LARGEST_BYTES = 2 * 2**30
 """Rows that take more are not kept: two million items at 256 features."""
-ROWS, DIGEST = "rows", "sha256"
+ROWS = "rows"
 
 
 def projected(run: Run, model: Aligner, encoder: int, stream: Stream) -> Tensor:
@@ -57,10 +55,10 @@ def projected(run: Run, model: Aligner, encoder: int, stream: Stream) -> Tensor:
     path = _path(run, model, encoder, stream)
     kept = _read(path, shape)
     if kept is not None:
-        return torch.from_numpy(kept).to(device)
+        return kept.to(device)
     rows = project(model, encoder, stream)
-    with suppress(OSError, SafetensorError):  # a convenience: the evaluation goes on without
-        _keep(path, rows.cpu().numpy())
+    with suppress(OSError):  # a convenience: the evaluation goes on without
+        _keep(path, rows)
     return rows
 
 
@@ -82,39 +80,27 @@ def _path(run: Run, model: Aligner, encoder: int, stream: Stream) -> Path:
 
 def _model_digest(model: Aligner) -> str:
     """SHA-256 over what a model is and its weights, whether they are on disk or not."""
-    digest = hashlib.sha256(value_digest(model.card()).encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return value_digest([model.card(), tensors_digest(model.state_dict())])
 
 
-def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
     """The rows in a file; None if it is absent or damaged."""
     try:
-        with safe_open(path, framework="np") as file:
-            rows: np.ndarray = file.get_tensor(ROWS)
-            metadata: Mapping[str, str] = file.metadata() or {}
-    except (OSError, SafetensorError):
+        rows = read_tensors(path)[0].get(ROWS)
+    except RunError:
         return None
-    whole = rows.shape == shape and rows.dtype == np.float32
-    return rows if whole and metadata.get(DIGEST) == _digest(rows) else None
+    whole = rows is not None and rows.shape == shape and rows.dtype == torch.float32
+    return rows if whole else None
 
 
-def _keep(path: Path, rows: np.ndarray) -> None:
+def _keep(path: Path, rows: Tensor) -> None:
     """Write rows to a file, atomically, and remove those of other weights."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for old in _others(path.parent):
         shutil.rmtree(old, ignore_errors=True)
-    rows = np.ascontiguousarray(rows)
-    with new_file(path) as part:
-        save_file({ROWS: rows}, part, metadata={DIGEST: _digest(rows)})
+    write_tensors(path, {ROWS: rows})
 
 
 def _others(folder: Path) -> Iterator[Path]:
     """The folders beside one."""
     return (path for path in folder.parent.iterdir() if path.is_dir() and path != folder)
-
-
-def _digest(rows: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()

@@ -113,7 +113,7 @@ def read_results(folder: Path) -> list[Result]:
     if not path.exists():
         return []
     try:
-        table = read_json(path)
+        table = read_json(path, RESULTS_VERSION)
         found = (table.get("format"), table.get("version"))
         if found != (RESULTS_FORMAT, RESULTS_VERSION):
             raise ValueError(f"of {found[0]} version {found[1]}, not {RESULTS_VERSION}")

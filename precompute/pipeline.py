@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -222,7 +223,11 @@ def _plan_stream(
 
 
 def _manifest(folder: Path) -> Manifest | None:
-    return Manifest.load(folder) if (folder / MANIFEST_NAME).exists() else None
+    """What is there of a stream; None if nothing is, or its manifest is damaged."""
+    try:
+        return Manifest.load(folder) if (folder / MANIFEST_NAME).exists() else None
+    except ShardError:
+        return None
 
 
 def _tokens_per_item(source: SourceColumn, encoder: FrozenEncoder) -> float:
@@ -238,10 +243,11 @@ def _tokens_per_item(source: SourceColumn, encoder: FrozenEncoder) -> float:
 def _near(cache: Cache, spec: StreamSpec, items: Items) -> tuple[str, list[str]] | None:
     """The stream of the same encoder over this column that differs least, and the differences."""
     near = []
-    for stream in cache.streams(spec.dataset, spec.split, spec.column):
-        if stream.encoder == spec.encoder:
-            lines = list(differences(stream.manifest.spec.whole, spec.whole))
-            near.append((len(lines), not is_over(stream, items), stream.path.name, lines))
+    with suppress(ShardError):  # a manifest is damaged
+        for stream in cache.streams(spec.dataset, spec.split, spec.column):
+            if stream.encoder == spec.encoder:
+                lines = list(differences(stream.manifest.spec.whole, spec.whole))
+                near.append((len(lines), not is_over(stream, items), stream.path.name, lines))
     return min(near)[2:] if near else None
 
 

@@ -166,11 +166,10 @@ def reproduce(
 
 def _convirt_summary(request: ConvirtRequest, result: ConvirtResult) -> None:
     """The last lines of a training: what came out, and what to do with it."""
-    from ..cache.files import read_json
-    from ..train.loop import SUMMARY_NAME
+    from ..train.history import read_summary
 
     screen = console.out()
-    summary = read_json(result.run / SUMMARY_NAME)
+    summary = read_summary(result.run)
     kept = summary["best"]
     screen.print(
         f"{summary['epochs']} epochs in {console.duration(summary['seconds'])} "

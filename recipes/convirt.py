@@ -7,14 +7,13 @@ in all our models, and in that pictures are not augmented, as in the paper of CB
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cache.errors import InputError, RunError
-from ..cache.files import new_file, read_json, value_digest, write_json
+from ..cache.files import read_json, value_digest, write_json
 from ..cache.manifest import differences
 
 if TYPE_CHECKING:
@@ -209,7 +208,7 @@ def _finished(request: ConvirtRequest) -> bool:
     Raises:
         RunError: If it holds something else.
     """
-    from ..train.loop import SUMMARY_NAME
+    from ..train.history import SUMMARY_NAME
 
     path = request.out / CARD_NAME
     if not path.exists():
@@ -253,8 +252,7 @@ def _keep(
     from ..train.aligner import CONFIG_NAME
     from ..train.convirt import ConVIRT
     from ..train.curves import draw_run
-    from ..train.history import HISTORY_NAME
-    from ..train.loop import SUMMARY_NAME
+    from ..train.history import write_history, write_summary
     from ..train.run import ENVIRONMENT_NAME, describe_run, environment
     from .convirt_model import encoder_spec
 
@@ -275,11 +273,9 @@ def _keep(
     heads.save_weights(run)
     machine = environment(training.device, request.out, config)
     write_json(run / ENVIRONMENT_NAME, {k: v for k, v in machine.items() if k != "cache"})
-    with new_file(run / HISTORY_NAME) as part:
-        lines = (json.dumps(line) + "\n" for line in training.history)
-        part.write_text("".join(lines), encoding="utf-8")
+    write_history(run, training.history)
     draw_run(run, run / "no-other")
     sums = {key: sum(line[key] for line in training.history) for key in ("seconds", "cpu_seconds")}
     kept = training.history[training.best_epoch - 1]
     summary = {"epochs": training.epoch, "stopped": "epochs", **sums, "best": kept}
-    write_json(run / SUMMARY_NAME, summary)
+    write_summary(run, summary)

@@ -17,11 +17,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..cache.errors import InputError, RunError
-from ..cache.files import new_file
 from ..precompute.tower import Tower
 from ..train.bank import Bank
 from ..train.batches import Batch, batch_count, epoch_batches
@@ -33,6 +31,7 @@ from ..train.loop import Progress
 from ..train.run import build_model
 from ..train.schedule import Schedule
 from ..train.validation import batch_loss, validate
+from ..train.weights import read_tensors, write_tensors
 from .convirt_data import ConvirtData
 from .convirt_model import DualEncoder, build_optimizer, encoder_spec
 
@@ -117,7 +116,7 @@ class Training:
     def best(self) -> DualEncoder:
         """The model of the best epoch, on the CPU, in evaluation mode."""
         model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        model.load_state_dict(load_file(self.folder / BEST_NAME))
+        model.load_state_dict(read_tensors(self.folder / BEST_NAME)[0])
         return model.cpu().eval()
 
     def clean(self) -> None:
@@ -222,9 +221,7 @@ class Training:
         if line["val_recall"] > best:
             self.best_epoch = self.epoch
             model = self.accelerator.unwrap_model(self.model)
-            weights = {k: v.contiguous().cpu() for k, v in model.state_dict().items()}
-            with new_file(self.folder / BEST_NAME) as part:
-                part.write_bytes(save(weights))
+            write_tensors(self.folder / BEST_NAME, model.state_dict())
         self._save()
         self._tell(
             f"epoch {self.epoch} of {self.config.epochs}: train loss {line['train_loss']:.3f}, val "

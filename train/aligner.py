@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..cache.errors import CacheError, InputError, RunError
-from ..cache.files import new_file, read_json, write_json
+from ..cache.files import read_json, write_json
 from .bank import Statistics
 from .loss import Temperature
 from .model_config import ModelConfig
 from .projection import Inputs
+from .weights import read_tensors, write_tensors
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -118,9 +117,7 @@ class Aligner(nn.Module):
 
     def save_weights(self, folder: Path) -> None:
         """Write model.safetensors, atomically."""
-        weights = {name: value.contiguous().cpu() for name, value in self.state_dict().items()}
-        with new_file(folder / WEIGHTS_NAME) as part:
-            part.write_bytes(save(weights))
+        write_tensors(folder / WEIGHTS_NAME, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:
@@ -162,11 +159,12 @@ class Aligner(nn.Module):
         path = folder / WEIGHTS_NAME
         if not path.is_file():
             raise RunError(f"{path}: no such file; the fit has not finished its first epoch")
+        tensors, _ = read_tensors(path)
         try:
-            self.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError, OSError) as error:
+            self.load_state_dict(tensors)
+        except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            raise RunError(f"{path}: damaged, or not of this model ({reason})") from error
+            raise RunError(f"{path}: not of this model ({reason})") from error
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -177,7 +175,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG_NAME
     try:
-        card = read_json(path)
+        card = read_json(path, MODEL_VERSION)
     except (CacheError, OSError) as error:
         raise RunError(f"{folder}: not a run or a model ({error})") from error
     found = (card.get("format"), card.get("version"))

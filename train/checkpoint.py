@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..cache.errors import RunError
-from ..cache.files import new_file
+from .weights import read_tensors, write_tensors
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 CHECKPOINT_VERSION = 1
@@ -36,13 +33,11 @@ def write_checkpoint(
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
         for key, value in module.state_dict().items():
-            tensors[f"{name}.{key}"] = value.contiguous().cpu()
+            tensors[f"{name}.{key}"] = value
     for index, moments in optimizer.state_dict()["state"].items():
         for key, value in moments.items():
-            tensors[f"optimizer.{index}.{key}"] = value.contiguous().cpu()
-    header = json.dumps({"version": CHECKPOINT_VERSION, **state})
-    with new_file(path) as part:
-        part.write_bytes(save(tensors, metadata={"state": header}))
+            tensors[f"optimizer.{index}.{key}"] = value
+    write_tensors(path, tensors, {"version": CHECKPOINT_VERSION, **state})
 
 
 def read_checkpoint(
@@ -54,9 +49,7 @@ def read_checkpoint(
         RunError: If the file is damaged, of another version, or of another model.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            state = json.loads((file.metadata() or {})["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        tensors, state = read_tensors(path)
         if state["version"] != CHECKPOINT_VERSION:
             raise RunError(f"{path}: version {state['version']}, expected {CHECKPOINT_VERSION}")
         for name, module in modules.items():
@@ -67,12 +60,12 @@ def read_checkpoint(
             kept.setdefault(int(index), {})[moment] = value
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": kept, "param_groups": groups})
-    except (SafetensorError, RuntimeError, OSError, KeyError, ValueError) as error:
-        if isinstance(error, RunError):
-            raise
+    except RunError as error:
+        raise RunError(f"{error}; remove this file to fit from the start again") from error
+    except (RuntimeError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(
-            f"{path}: damaged ({reason}); remove this file to fit from the start again"
+            f"{path}: not of this fit ({reason}); remove this file to fit from the start again"
         ) from error
     return state
 

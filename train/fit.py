@@ -19,7 +19,8 @@ from .curves import CURVES_NAME, draw_run
 from .data import FitData, load_data
 from .distributed import Team, meet
 from .fusion import check_fusion
-from .loop import SUMMARY_NAME, Loop, Progress, Report
+from .history import SUMMARY_NAME
+from .loop import Loop, Progress, Report
 from .run import (
     BASELINES_NAME,
     ENVIRONMENT_NAME,

@@ -13,18 +13,16 @@ from pathlib import Path
 import torch
 
 from ..cache.errors import RunError
-from ..cache.files import full_disk_is_one_line, new_file, write_json
+from ..cache.files import full_disk_is_one_line
 from .aligner import Aligner
 from .batches import generator
 from .checkpoint import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from .config import FitConfig
 from .data import FitData
 from .distributed import Team
-from .history import HISTORY_NAME
+from .history import HISTORY_NAME, write_history, write_summary
 from .step import Step
 from .validation import validate
-
-SUMMARY_NAME = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -196,9 +194,7 @@ class Loop:
         self.step.schedule.restore(state["schedule"])
         if not self.team.main:
             return
-        with new_file(self.folder / HISTORY_NAME) as part:  # a kill may have left a line too many
-            lines = (json.dumps(line) + "\n" for line in self.history)
-            part.write_text("".join(lines), encoding="utf-8")
+        write_history(self.folder, self.history)  # a kill may have left a line too many
         text = f"goes on after epoch {self.epoch}"
         self.report(Progress(self.model.method, text, self.epoch, self.config.epochs))
 
@@ -207,7 +203,7 @@ class Loop:
         stopped = "epochs" if self.epoch >= self.config.epochs else "patience"
         seconds = sum(line["seconds"] for line in self.history)
         summary = {"epochs": self.epoch, "stopped": stopped, "seconds": seconds, "best": best}
-        write_json(self.folder / SUMMARY_NAME, summary)
+        write_summary(self.folder, summary)
         self.checkpoint.unlink()
 
 

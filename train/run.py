@@ -23,8 +23,8 @@ from ..cache.stream import Stream
 from .aligner import CONFIG_NAME, WEIGHTS_NAME, Aligner, EncoderSpec, read_card
 from .config import BASELINES, FitConfig, LossConfig, ModelConfig
 from .convirt import ConVIRT
+from .history import SUMMARY_NAME
 from .linear import LinearHeads
-from .loop import SUMMARY_NAME
 from .model import CBMF
 from .source import Source
 from .step import in_half

@@ -7,9 +7,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from sealing import seal_again
 
 from cbmf.cache.catalog import Cache
 from cbmf.cache.errors import CacheError, ShardError
+from cbmf.cache.files import file_digest, read_json, write_json
 from cbmf.cache.manifest import Manifest
 from cbmf.cache.stream import Stream
 
@@ -54,16 +56,23 @@ def test_writing_twice_gives_the_same_bytes(toy, tmp_path):
         assert digests == [e.sha256 for e in Manifest.load(toy.fill(toy.spec())).shards.values()]
 
 
+@pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "unsealed"])
 @pytest.mark.parametrize("file", ["items.h5", "manifest.json"])
-def test_another_format_version_is_refused_by_name(toy, file):
+def test_another_format_version_is_refused_by_name(toy, file, sealed):
     folder = toy.fill(toy.spec())
     if file == "items.h5":
         with h5py.File(toy.parent / file, "r+") as items:
             items.attrs["version"] = 99
+        if sealed:
+            seal_again(toy.parent / file)
     else:
-        table = json.loads((folder / file).read_text())
-        (folder / file).write_text(json.dumps({**table, "version": 99}))
-    with pytest.raises(CacheError, match=rf"{file}.*version 1, got cbmf-\w+ version 99"):
+        table = {**json.loads((folder / file).read_text()), "version": 99}
+        del table["sha256"]
+        if sealed:
+            write_json(folder / file, table)
+        else:
+            (folder / file).write_text(json.dumps(table))
+    with pytest.raises(CacheError, match=rf"{file}.*version 2, got cbmf-\w+ version 99"):
         Cache(toy.root).find("toy", "train", "image")
 
 
@@ -108,8 +117,11 @@ def test_a_shard_that_leads_elsewhere_or_declares_nonsense_is_refused(toy, tmp_p
     folder = toy.fill(toy.spec())
     with h5py.File(folder / "00000.h5", "r+") as file:
         harm(file, tmp_path)
-    table = json.loads((folder / "manifest.json").read_text())
-    table["shards"]["0"]["size_bytes"] = (folder / "00000.h5").stat().st_size
-    (folder / "manifest.json").write_text(json.dumps(table))
-    with pytest.raises(ShardError, match=r"00000\.h5"):
+    seal_again(folder / "00000.h5")
+    table = read_json(folder / "manifest.json")
+    entry = table["shards"]["0"]
+    entry["size_bytes"] = (folder / "00000.h5").stat().st_size
+    entry["sha256"] = file_digest(folder / "00000.h5")
+    write_json(folder / "manifest.json", table)
+    with pytest.raises(ShardError, match=r"00000\.h5.*(pooled|link)"):
         list(Stream(folder).blocks())

@@ -7,6 +7,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from sealing import seal_again
 
 from cbmf.cache.errors import ShardError
 from cbmf.cache.items import ITEMS_NAME, Column, Items, Pairs, read_items, write_items
@@ -67,6 +68,9 @@ def test_a_changed_group_is_found_out(tmp_path):
     path = write_items(tmp_path, captions())
     with h5py.File(path, "r+") as file:
         file["columns/text/groups"][0] = 7
+    with pytest.raises(ShardError, match="seal does not fit"):
+        read_items(path)
+    seal_again(path)
     with pytest.raises(ShardError, match="do not match its digest"):
         read_items(path)
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from cbmf.cache.catalog import Cache
 from cbmf.cache.errors import InputError, RunError
-from cbmf.cache.files import value_digest
+from cbmf.cache.files import read_json, value_digest, write_json
 from cbmf.precompute.datasets.registry import read_dataset
 from cbmf.precompute.demo import DEMO_ENCODERS
 from cbmf.precompute.encoders import EncoderOptions, FrozenEncoder
@@ -246,10 +246,10 @@ def test_other_pictures_do_not_continue_an_interrupted_training(request_of, tmp_
     request = request_of(tmp_path / "out", limit=16)
     with pytest.raises(KeyboardInterrupt):
         train_convirt(request, stop)
-    card = json.loads((tmp_path / "out" / "convirt.json").read_text())
+    card = read_json(tmp_path / "out" / "convirt.json")
     assert card["request"]["limit"] == 16
     card["items"]["train"] = "0" * 64
-    (tmp_path / "out" / "convirt.json").write_text(json.dumps(card))
+    write_json(tmp_path / "out" / "convirt.json", card)
     with pytest.raises(RunError, match=r"items\.train"):
         train_convirt(request)
 

@@ -1,4 +1,3 @@
-import json
 from typing import Any
 
 import pytest
@@ -6,6 +5,7 @@ import torch
 from torch import nn
 
 from cbmf.cache.errors import InputError, RunError
+from cbmf.cache.files import read_json, write_json
 from cbmf.train.bank import Statistics
 from cbmf.train.config import FUSIONS, ModelConfig, preset
 from cbmf.train.dfe import Block, SelfAttention
@@ -211,20 +211,20 @@ def test_a_model_of_another_kind_version_or_shape_is_refused(tmp_path):
     with pytest.raises(RunError, match="'cbmf' model, not 'linear'"):
         LinearHeads.from_pretrained(tmp_path)
     path = tmp_path / "config.json"
-    card = json.loads(path.read_text())
+    card = read_json(path)
     for change, words in (
         ({"version": 99}, "version 99"),
-        ({"model": card["model"] | {"width": 16}}, "damaged, or not of this model"),
+        ({"model": card["model"] | {"width": 16}}, "not of this model"),
         ({"model": card["model"] | {"fusion": "magic"}}, "does not describe a model"),
         ({"encoders": [{"name": "x"}]}, "does not describe a model"),
     ):
-        path.write_text(json.dumps(card | change))
+        write_json(path, card | change)
         with pytest.raises(RunError, match=words):
             CBMF.from_pretrained(tmp_path)
     path.write_text("{")
     with pytest.raises(RunError, match="not a run or a model"):
         CBMF.from_pretrained(tmp_path)
-    path.write_text(json.dumps(card))
+    write_json(path, card)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-40])
     with pytest.raises(RunError, match=r"model\.safetensors: damaged"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cbmf.cache.errors import RunError
+from cbmf.cache.files import read_json, write_json
 from cbmf.train.config import preset
 from cbmf.train.fit import fit
 from cbmf.train.run import Run, default_folder, newest_run
@@ -119,7 +120,7 @@ def test_runs_that_are_missing_or_damaged_are_one_line(small, tmp_path):
     with pytest.raises(RunError, match=r"model\.safetensors: damaged"):
         Run.load(out)
     path = out / "config.json"
-    path.write_text(path.read_text().replace('"version": 1', '"version": 2', 1))
+    write_json(path, read_json(path) | {"version": 2})
     with pytest.raises(RunError, match="version 2"):
         Run.load(out)
 
