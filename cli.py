@@ -13,8 +13,22 @@ import typer
 
 from . import __version__, console
 from .cache_commands import cache_app
-from .command import DEBUG_VARIABLE, EXIT_FAILURE, CacheOption, Command, cache_root, size_bytes
+from .command import (
+    DEBUG_VARIABLE,
+    EXIT_FAILURE,
+    CacheOption,
+    Command,
+    ConfigOption,
+    ImageColumn,
+    SplitSeed,
+    TextColumn,
+    cache_root,
+    size_bytes,
+    table_options,
+)
 from .recipes.commands import convirt, demo, reproduce
+from .recipes.doctor_command import doctor
+from .recipes.own_command import run_own
 
 app = typer.Typer(
     name="cbmf",
@@ -170,6 +184,10 @@ def precompute(
             help="Each caption with itself too. Default: no.",
         ),
     ] = None,
+    image_column: ImageColumn = None,
+    text_column: TextColumn = None,
+    split_seed: SplitSeed = 0,
+    config_file: ConfigOption = None,
 ) -> None:
     """Stage 1: run frozen encoders over a data set once and keep their embeddings.
 
@@ -222,6 +240,7 @@ def precompute(
         download=download,
         karpathy=karpathy,
         mining=MiningOptions(**mining) if mining else None,
+        table=table_options(image_column, text_column, split_seed),
     )
     with console.Ticker() as ticker:
         summary = run(request, console.PrecomputeReporter(ticker))
@@ -282,18 +301,30 @@ def fit(
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: what there is.")] = None,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Log every epoch to it too: tensorboard, wandb, mlflow and what else accelerate "
+            "knows. May be repeated.",
+        ),
+    ] = None,
+    config_file: ConfigOption = None,
 ) -> None:
     """Stage 2: fit the fusion model on cached embeddings.
 
     Interrupted, it goes on where it stopped. Linear heads are fitted beside, for comparison.
     On several GPUs: accelerate launch --multi_gpu --num_processes N -m cbmf fit ...
     """
+    from dataclasses import asdict
+
     from .cache.catalog import Cache
     from .train.config import parse_settings
     from .train.config import preset as configure
     from .train.distributed import meet, part
     from .train.fit import fit as run
     from .train.source import choose_layout
+    from .train.trackers import Tracked
 
     team = meet(device)
     with team.as_one():
@@ -313,7 +344,7 @@ def fit(
         config = configure(preset, **overrides, **parse_settings(setting or ()))
         allowed = None if memory is None else size_bytes(memory)
     with console.Ticker() as ticker:
-        report = console.FitReporter(ticker)
+        report = Tracked(console.FitReporter(ticker), tracker or (), out, asdict(config))
         result = run(
             store,
             config,
@@ -323,6 +354,7 @@ def fit(
             memory_bytes=allowed,
             report=report,
         )
+    report.finish()
     if team.main:
         console.fit_summary(result)
     part()
@@ -354,6 +386,7 @@ def evaluate(
         int, typer.Option(help="Passes of fine-tune over its training images.")
     ] = 100,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cpu.")] = None,
+    config_file: ConfigOption = None,
 ) -> None:
     """Stage 3: score a run on every benchmark that the cache holds. No encoder is loaded.
 
@@ -381,7 +414,9 @@ def evaluate(
     console.evaluation(found)
 
 
+app.command("run", cls=Command, rich_help_panel="To begin with")(run_own)
 app.command(cls=Command, rich_help_panel="To begin with")(demo)
+app.command(cls=Command, rich_help_panel="To begin with")(doctor)
 app.command(cls=Command, rich_help_panel="The paper")(convirt)
 app.command(cls=Command, rich_help_panel="The paper")(reproduce)
 

@@ -6,14 +6,18 @@ import os
 import re
 import signal
 import sys
+import tomllib
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from .cache.errors import CbmfError, InputError, PeerError
+
+if TYPE_CHECKING:
+    from .precompute.datasets.tables import TableOptions
 
 EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 DEBUG_VARIABLE = "CBMF_DEBUG"
@@ -55,6 +59,46 @@ class Command(TyperCommand):
             raise typer.Exit(EXIT_TERMINATED) from None
 
 
+def _take_config(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Let a TOML file give the defaults of a command; what the command line says goes before."""
+    if path is None:
+        return None
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    own = table.get(ctx.info_name)
+    if isinstance(own, dict):
+        table = own
+    options = [option for option in ctx.command.params if "--config" not in option.opts]
+    plain = {_written(option): option.name for option in options}
+    chosen: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and key != "set":
+            continue  # another command's
+        name = plain.get(key.replace("_", "-"))
+        if name is None:
+            raise typer.BadParameter(
+                f"{path}: {ctx.info_name} has no option {key!r}; it has {', '.join(sorted(plain))}"
+            )
+        if isinstance(value, dict):
+            value = [f"{setting}={_plain(of)}" for setting, of in value.items()]
+        chosen[name] = value
+    ctx.default_map = {**(ctx.default_map or {}), **chosen}
+    return path
+
+
+def _written(option: Any) -> str:
+    """The long name of an option, or the name of an argument, as people write it."""
+    long = [word for word in option.opts if word.startswith("--")]
+    return str(long[0][2:] if long else option.name).replace("_", "-")
+
+
+def _plain(value: Any) -> str:
+    """A value of a file as `--set` takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
@@ -79,6 +123,52 @@ CacheOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE.toml",
+        is_eager=True,
+        callback=_take_config,
+        help="Take options from a file: those at its top, or in a table named as the command. "
+        "Options that are given here go before.",
+    ),
+]
+TABLE_PANEL = "Of pairs: a table of your own"
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=TABLE_PANEL,
+        help="Column of the image paths, relative to the table. Default: found by its name.",
+    ),
+]
+TextColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=TABLE_PANEL,
+        help="Column of the captions. Default: found by its name.",
+    ),
+]
+SplitSeed = Annotated[
+    int,
+    typer.Option(
+        rich_help_panel=TABLE_PANEL,
+        help="Of the cut into train, val and test (80/10/10, by image), if no column gives it.",
+    ),
+]
+
+
+def table_options(image: str | None, caption: str | None, seed: int) -> TableOptions | None:
+    """How a user's table is to be read; None if all is left to its names."""
+    if image is None and caption is None and not seed:
+        return None
+    from .precompute.datasets.tables import TableOptions
+
+    return TableOptions(image, caption, seed)
 
 
 def cache_root(cache: str) -> Path | None:

@@ -49,6 +49,8 @@ class StreamSpec:
     grid: int | None = None
     """Image patches are average-pooled to `grid` x `grid` tokens; None keeps them all."""
     dtype: str = "float16"
+    source: str = ""
+    """How the encoder was named when it was run: hub name or folder; for finding it again."""
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS or self.dtype not in STORED:
@@ -169,7 +171,8 @@ class Manifest:
                 "or encode again into another --cache"
             )
         try:
-            spec = StreamSpec(**{key: table[key] for key in StreamSpec.__dataclass_fields__})
+            fields = StreamSpec.__dataclass_fields__.keys() & table.keys()
+            spec = StreamSpec(**{key: table[key] for key in fields})
             shards = {int(k): ShardEntry.from_json(v) for k, v in table["shards"].items()}
             shards.update(noted)
             manifest = cls(spec=spec, shard_rows=int(table["shard_rows"]), shards=shards)

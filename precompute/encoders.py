@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,8 @@ class FrozenEncoder:
         Raises:
             InputError: If it cannot be found or loaded, or lacks weights.
         """
+        local = name in SHIPPED or not Path(name).is_dir()
+        self.source = name if local else str(Path(name).resolve())
         name = str(demo_encoder(name)) if name in SHIPPED else name
         self.name, self.modality, self.options = name, modality, options
         self.short_name = _short_name(name, options.layer) or modality

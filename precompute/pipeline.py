@@ -204,6 +204,7 @@ def _plan_stream(
         layout=encoder.options.layout,
         grid=encoder.options.grid if encoder.modality == "image" else None,
         dtype=options.dtype,
+        source=encoder.source,
     )
     parent = cache.folder(items.dataset, items.split)
     manifest = _manifest(parent / spec.folder)

@@ -18,6 +18,7 @@ from ..cache.writer import settle
 from .datasets.obtain import FetchReporter, obtain
 from .datasets.registry import read_dataset
 from .datasets.source import SourceDataset
+from .datasets.tables import TableOptions
 from .demo import DEMO, DEMO_ENCODERS, read_demo
 from .encode import encode_stream
 from .encoders import (
@@ -55,6 +56,8 @@ class Request:
     """With `download`: Karpathy's split file too."""
     mining: MiningOptions | None = None
     """Of `coco-text` and its like, which captions make a pair; None: the defaults."""
+    table: TableOptions | None = None
+    """Of `pairs`: which columns to take, and the seed of the splits; None: by their names."""
 
 
 class Reporter(FetchReporter, Protocol):
@@ -178,7 +181,7 @@ def _fetch(request: Request, reporter: Reporter) -> bool:
 def _read(request: Request) -> list[SourceDataset]:
     if request.dataset == DEMO:
         return read_demo(request.root)
-    return [read_dataset(request.dataset, request.root, request.splits)]
+    return [read_dataset(request.dataset, request.root, request.splits, request.table)]
 
 
 def _encoders(request: Request, sources: Sequence[SourceDataset]) -> list[FrozenEncoder]:

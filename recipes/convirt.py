@@ -253,15 +253,17 @@ def _keep(
     from ..train.convirt import ConVIRT
     from ..train.curves import draw_run
     from ..train.history import write_history, write_summary
-    from ..train.run import ENVIRONMENT_NAME, describe_run, environment
+    from ..train.run import ENVIRONMENT_NAME, describe_run, encoder_source, environment
     from .convirt_model import encoder_spec
 
     best = training.best()
     specs: list[EncoderSpec] = []
+    sources: dict[str, Any] = {}
     for tower, folder in ((best.image, result.image_encoder), (best.text, result.text_encoder)):
         tower.save(folder)
         saved = FrozenEncoder(str(folder), tower.encoder.modality, EncoderOptions(device="cpu"))
         specs.append(encoder_spec(saved))
+        sources[specs[-1].identity] = encoder_source(saved.source, saved.made_of)
     heads = ConVIRT(specs, training.config.model)
     heads.load_state_dict(best.heads.state_dict())
     run, config = result.run, training.config
@@ -269,6 +271,7 @@ def _keep(
     streams = [{"column": s.column, "encoder": s.name, "identity": s.identity} for s in specs]
     seen = {"train": streams} if data.held_out else {"train": streams, "val": streams}
     card = describe_run(heads, config, data.dataset, seen) | {"convirt": request.asked}
+    card["sources"] = sources
     write_json(run / CONFIG_NAME, card)
     heads.save_weights(run)
     machine = environment(training.device, request.out, config)

@@ -73,9 +73,23 @@ class Aligner(nn.Module):
             mask: (B, L) bool, true where there is a token.
         """
 
-    def encode(self, encoder: int, values: Tensor, mask: Tensor) -> Tensor:
-        """Unit rows of the shared space, (B, D) float32; arguments as those of `features`."""
-        return F.normalize(self.features(encoder, values, mask), dim=-1)
+    def encode(self, encoder: int | str, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Unit rows of the shared space, (B, D) float32.
+
+        Args:
+            encoder: Which of `encoders` the values come from: its number, or its name.
+            values: (B, L, d_in), as the encoder gave them, or (B, d_in), one vector an item.
+            mask: (B, L) bool, true where there is a token; None: everywhere.
+
+        Raises:
+            InputError: If there is no encoder of that name.
+        """
+        which = self.index(encoder) if isinstance(encoder, str) else encoder
+        if values.ndim == 2:
+            values = values[:, None]
+        if mask is None:
+            mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+        return F.normalize(self.features(which, values, mask), dim=-1)
 
     @torch.no_grad()
     def measure(self, encoder: int, statistics: Statistics) -> None:

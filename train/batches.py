@@ -30,6 +30,14 @@ class Batch:
     right_group: np.ndarray | None = None
     """(C,) int64: see PairTable.right_group."""
 
+    def within(self, side: int) -> Batch:
+        """Each item of one side (0 is left) with itself, as two encoders of that side see it."""
+        items, group = self.left, self.group
+        if side == 1:
+            own = self.group[self.owner] if self.right_group is None else self.right_group
+            items, group = self.right, own
+        return Batch(left=items, right=items, owner=np.arange(len(items)), group=group)
+
 
 def generator(seed: int, epoch: int, purpose: int, part: int | None = None) -> np.random.Generator:
     """The random numbers of one purpose in one epoch, or in a part of it."""

@@ -5,6 +5,8 @@ B left items, C right items of a batch, d width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,8 +15,13 @@ from .batches import Batch
 
 
 def mix(
-    left: Tensor, right: Tensor, batch: Batch, alpha: float, random: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+    left: Tensor,
+    right: Tensor,
+    batch: Batch,
+    alpha: float,
+    random: np.random.Generator,
+    more: Sequence[tuple[int, Tensor]] = (),
+) -> list[Tensor]:
     """Each left item with another one of the batch, and its right items with those of that one.
 
     The weight of a pair's own part is at least 1/2, so that owner and group still hold.
@@ -25,6 +32,10 @@ def mix(
         batch: What they are.
         alpha: Both parameters of the Beta distribution of weights, above 0.
         random: Source of weights and partners.
+        more: Of each further encoder the side of its items (0 is left) and their vectors.
+
+    Returns:
+        Left, right and further vectors, mixed.
     """
     count = len(batch.left)
     other = random.permutation(count)  # (B,)
@@ -35,7 +46,8 @@ def mix(
     place = np.arange(len(batch.owner)) - starts[batch.owner]  # among the owner's right items
     theirs = other[batch.owner]
     partner = starts[theirs] + place % sizes[theirs]  # (C,)
-    return _mixed(left, other, weight), _mixed(right, partner, weight[batch.owner])
+    ways = (other, weight), (partner, weight[batch.owner])
+    return [_mixed(values, *ways[side]) for side, values in ((0, left), (1, right), *more)]
 
 
 def _mixed(values: Tensor, other: np.ndarray, weight: np.ndarray) -> Tensor:

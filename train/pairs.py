@@ -6,6 +6,7 @@ right[starts[g]:starts[g + 1]].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -106,7 +107,9 @@ def runs(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.arange(total) + np.repeat(starts - (ends - counts), counts)
 
 
-def join(items: Items, left: Located, right: Located) -> PairTable:
+def join(
+    items: Items, left: Located, right: Located, more: Sequence[tuple[int, Located]] = ()
+) -> PairTable:
     """The positive pairs of a split, as positions in the banks of its two columns.
 
     Pairs that hold both ways round (`Pairs.symmetric`) are there both ways, once each, so that each
@@ -116,6 +119,8 @@ def join(items: Items, left: Located, right: Located) -> PairTable:
         items: With pairs; of labelled pairs only those of label 1 are taken.
         left: Bank over the pairs' left column.
         right: Bank over the pairs' right column.
+        more: Of each further encoder its side (0 is left) and its bank; pairs with an item that one
+            of them lacks are left out.
 
     Raises:
         InputError: If no pair is left.
@@ -128,6 +133,8 @@ def join(items: Items, left: Located, right: Located) -> PairTable:
     groups = _groups(rows, items, pairs)  # (P, 2)
     at = np.stack([left.positions(rows[:, 0]), right.positions(rows[:, 1])], axis=1)
     there = (at >= 0).all(1)
+    for side, bank in more:
+        there &= bank.positions(rows[:, side]) >= 0
     if not there.any():
         raise InputError(
             f"{items.dataset}/{items.split}: none of its {len(rows)} pairs has both items encoded"

@@ -116,7 +116,14 @@ def run_card(model: Aligner, config: FitConfig, source: Source) -> dict[str, Any
     streams = {"train": [_trace(stream) for stream in source.train]}
     if source.val is not None:
         streams["val"] = [_trace(stream) for stream in source.val]
-    return describe_run(model, config, source.dataset, streams)
+    card = describe_run(model, config, source.dataset, streams)
+    specs = [stream.manifest.spec for stream in source.train]
+    return {**card, "sources": {s.identity: encoder_source(s.source, s.made_of) for s in specs}}
+
+
+def encoder_source(name: str, made_of: Mapping[str, Any]) -> dict[str, Any]:
+    """How to run an encoder again: its hub name or folder, and the options that matter."""
+    return {"name": name, **{key: made_of.get(key) for key in ("pool", "layer", "max_length")}}
 
 
 def describe_run(

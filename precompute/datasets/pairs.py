@@ -31,14 +31,16 @@ from .source import (
     slug,
     text_fault,
 )
-from .tables import ENDINGS, Roles, find_roles, read_table
+from .tables import ENDINGS, Roles, TableOptions, find_roles, read_table
 from .text_files import place
 
 _SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 _Rows = Iterator[tuple[int, Mapping[str, Any]]]
 
 
-def read_pairs(home: Path, asked: Sequence[str] | None) -> SourceDataset:
+def read_pairs(
+    home: Path, asked: Sequence[str] | None, options: TableOptions | None = None
+) -> SourceDataset:
     """The pairs of a table: `home` is the file, or a folder that holds one such file.
 
     Raises:
@@ -47,9 +49,10 @@ def read_pairs(home: Path, asked: Sequence[str] | None) -> SourceDataset:
     path = _table(home)
     left_out: list[LeftOut] = []
     names, rows = read_table(path, left_out)
-    roles = find_roles(path, names)
+    options = options or TableOptions()
+    roles = find_roles(path, names, options)
     read = _image_text if roles.of_images else _text_text
-    return read(path, roles, rows, left_out, asked)
+    return read(path, roles, rows, left_out, asked, options.seed)
 
 
 def _table(home: Path) -> Path:
@@ -76,7 +79,12 @@ class _Image:
 
 
 def _image_text(
-    path: Path, roles: Roles, rows: _Rows, left_out: list[LeftOut], asked: Sequence[str] | None
+    path: Path,
+    roles: Roles,
+    rows: _Rows,
+    left_out: list[LeftOut],
+    asked: Sequence[str] | None,
+    seed: int,
 ) -> SourceDataset:
     finder = PathFinder(path.parent)
     images: dict[str, _Image] = {}
@@ -97,7 +105,7 @@ def _image_text(
             )
         for caption in _captions_of(row, roles, image_id, place(path, number)):
             _add(captions.setdefault(image_id, {}), caption, path, number)
-    return _image_splits(path, images, captions, left_out, asked, finder)
+    return _image_splits(path, images, captions, left_out, asked, finder, seed)
 
 
 def _checked(row: Mapping[str, Any], roles: Roles) -> tuple[str, str, str]:
@@ -162,6 +170,7 @@ def _image_splits(
     left_out: list[LeftOut],
     asked: Sequence[str] | None,
     finder: PathFinder,
+    seed: int,
 ) -> SourceDataset:
     for image_id, times in Counter(image.image_id for image in images.values()).items():
         if times > 1:
@@ -171,7 +180,7 @@ def _image_splits(
     seeded = not any(split_of.values())
     if seeded:
         usable = {i for i, source in found.items() if _usable(source, captions[i].values())}
-        split_of = splits_with_rest(usable, split_of.keys() - usable, _SHARES)
+        split_of = splits_with_rest(usable, split_of.keys() - usable, _SHARES, seed)
     chosen = _chosen(path, split_of.values(), asked, left_out)
     splits = []
     for name in chosen:
@@ -198,7 +207,12 @@ def _chosen(
 
 
 def _text_text(
-    path: Path, roles: Roles, rows: _Rows, left_out: list[LeftOut], asked: Sequence[str] | None
+    path: Path,
+    roles: Roles,
+    rows: _Rows,
+    left_out: list[LeftOut],
+    asked: Sequence[str] | None,
+    seed: int,
 ) -> SourceDataset:
     split_at: dict[str, str] = {}
 
@@ -224,7 +238,7 @@ def _text_text(
     splits_of = [split_at[pair.place] for pair in taken]
     if not roles.split:
         ids = [(text_id(str(pair.left)), text_id(str(pair.right))) for pair in taken]
-        splits_of = seeded_pair_splits(ids, _SHARES)
+        splits_of = seeded_pair_splits(ids, _SHARES, seed)
     chosen = _chosen(path, splits_of, asked, left_out)
     splits = parted(chosen, taken, splits_of, left_out, str(path))
     note = "no column 'split': texts joined by pairs stay together, 80/10/10 by a hash"

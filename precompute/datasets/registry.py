@@ -21,6 +21,7 @@ from .pairs import read_pairs
 from .qqp import read_qqp
 from .source import MissingError, SourceDataset
 from .stsb import read_stsb
+from .tables import TableOptions
 from .tiny_imagenet import read_tiny_imagenet
 
 __all__ = ["DATASETS", "Reader", "SourceDataset", "read_dataset"]
@@ -157,7 +158,10 @@ DATASETS: dict[str, Reader] = {
 
 
 def read_dataset(
-    name: str, root: Path | None, splits: Sequence[str] | None = None
+    name: str,
+    root: Path | None,
+    splits: Sequence[str] | None = None,
+    table: TableOptions | None = None,
 ) -> SourceDataset:
     """Read a data set from its official layout; no image is opened.
 
@@ -166,6 +170,7 @@ def read_dataset(
         root: Its folder, archive or table, or a folder that holds it under a usual name; None for
             `$CBMF_DATA/<name>`, or `./data/<name>` where that is not set.
         splits: Splits to read; None for all that are there.
+        table: Of `pairs`: how the table is to be read.
 
     Returns:
         The splits in the order train, val, test.
@@ -176,11 +181,15 @@ def read_dataset(
     """
     if name not in DATASETS:
         raise InputError(_unknown(name))
+    if table is not None and name != "pairs":
+        raise InputError(f"{name}: columns and the seed of splits are for pairs alone")
     reader = DATASETS[name]
     missing: list[MissingError] = []
     for home in _homes(name, reader, root):
         try:
-            return _named(name, reader.read(home, splits))
+            own = name == "pairs"
+            found = read_pairs(home, splits, table) if own else reader.read(home, splits)
+            return _named(name, found)
         except MissingError as error:
             missing.append(error)
         except OSError as error:

@@ -16,18 +16,21 @@ GIANT_PAIRS = 100
 """A group of texts with more of the pairs than both goes to train: it would swamp another split."""
 
 
-def seeded_splits(keys: Iterable[str], shares: Mapping[str, float]) -> dict[str, str]:
+def seeded_splits(
+    keys: Iterable[str], shares: Mapping[str, float], seed: int = 0
+) -> dict[str, str]:
     """The split of each key.
 
     Args:
         keys: Ids of images, or of groups of texts.
         shares: Share of each split, together 1, the largest first.
+        seed: Another one gives other splits.
 
     Returns:
         By key, the name of its split. No split is empty when there are as many keys as splits;
         fewer keys all go to the first split.
     """
-    points = {key: _point(key) for key in keys}
+    points = {key: _point(key, seed) for key in keys}
     if len(points) < len(shares):
         return dict.fromkeys(points, next(iter(shares)))
     split_of = {key: _split_at(point, shares) for key, point in points.items()}
@@ -40,14 +43,14 @@ def seeded_splits(keys: Iterable[str], shares: Mapping[str, float]) -> dict[str,
 
 
 def splits_with_rest(
-    usable: Iterable[str], rest: Iterable[str], shares: Mapping[str, float]
+    usable: Iterable[str], rest: Iterable[str], shares: Mapping[str, float], seed: int = 0
 ) -> dict[str, str]:
     """As `seeded_splits` of the usable keys; the rest, to be left out, go to the first split."""
-    return dict.fromkeys(rest, next(iter(shares))) | seeded_splits(usable, shares)
+    return dict.fromkeys(rest, next(iter(shares))) | seeded_splits(usable, shares, seed)
 
 
-def _point(key: str) -> float:
-    return int.from_bytes(hash_key(f"split\0{key}"), "big") / 2**64
+def _point(key: str, seed: int) -> float:
+    return int.from_bytes(hash_key(f"split{seed or ''}\0{key}"), "big") / 2**64
 
 
 def _split_at(point: float, shares: Mapping[str, float]) -> str:
@@ -59,7 +62,9 @@ def _split_at(point: float, shares: Mapping[str, float]) -> str:
     return next(reversed(list(shares)))
 
 
-def seeded_pair_splits(pairs: Sequence[tuple[str, str]], shares: Mapping[str, float]) -> list[str]:
+def seeded_pair_splits(
+    pairs: Sequence[tuple[str, str]], shares: Mapping[str, float], seed: int = 0
+) -> list[str]:
     """The split of each pair of texts, such that no text stands in two splits.
 
     Texts that are joined by pairs, directly or over others, stay together. A giant group of them
@@ -68,12 +73,13 @@ def seeded_pair_splits(pairs: Sequence[tuple[str, str]], shares: Mapping[str, fl
     Args:
         pairs: P pairs of text ids.
         shares: Share of each split, together 1, the largest first.
+        seed: Another one gives other splits.
     """
     group_of = _groups(pairs)
     groups = [group_of[left] for left, _ in pairs]
     sizes = Counter(groups)
     limit = max(GIANT_PAIRS, GIANT_SHARE * len(pairs))
-    split_of = seeded_splits((g for g, size in sizes.items() if size <= limit), shares)
+    split_of = seeded_splits((g for g, size in sizes.items() if size <= limit), shares, seed)
     first = next(iter(shares))
     return [split_of.get(group, first) for group in groups]
 

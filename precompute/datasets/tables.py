@@ -54,13 +54,34 @@ class Roles:
     split: str
 
 
-def find_roles(path: Path, names: Sequence[str]) -> Roles:
+@dataclass(frozen=True)
+class TableOptions:
+    """How a user's own table is to be read, where its names do not say it."""
+
+    image: str | None = None
+    """Column of the image paths; None: found by its name."""
+    caption: str | None = None
+    """Column of the captions, likewise."""
+    seed: int = 0
+    """Of the splits, where the table has no column of them."""
+
+
+def find_roles(path: Path, names: Sequence[str], options: TableOptions) -> Roles:
     """Which column is what, by its name.
 
     Raises:
-        InputError: If there is neither an image with a caption nor a pair of texts.
+        InputError: If there is neither an image with a caption nor a pair of texts, or no column
+            of a name that is given.
     """
     written = {_plain(name): name for name in reversed(names)}
+    for given, usual in ((options.image, IMAGE_NAMES[0]), (options.caption, CAPTION_NAMES[0])):
+        if given is None:
+            continue
+        if given not in names:
+            raise InputError(
+                f"{path}: no column {given!r}; it has {', '.join(map(repr, names))[:200]}"
+            )
+        written = {key: name for key, name in written.items() if name != given} | {usual: given}
 
     def first(wanted: Sequence[str]) -> str:
         return next((written[name] for name in wanted if name in written), "")
