@@ -13,61 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .figures import AXIS_NAMES, LOGARITHMIC, Drawing, Line, drawn, panel_title
+from .paper_specs import SPECS, Spec
 from .results import Result
-from .tables import ABSENT, HEADINGS, escaped
+from .tables import ABSENT, HEADINGS, PROTOCOLS, escaped
 
 PAPER_FIGURES = Path(__file__).with_name("paper_figures.json")
 ORDER = ("paper", "model", "baseline", "raw", "untrained", "chance")
 """Of the rows of a table, by kind; `paper` is what the paper prints."""
 PLAIN = ("median_rank", "MRR", "MCC", "threshold", "Spearman", "Pearson")
 """Metrics that are no shares."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One table: where its figures come from, and its columns."""
-
-    number: str
-    """As the paper counts, such as `Table II` or `Figure 4`."""
-    title: str
-    benchmark: str
-    dataset: str
-    """Beginning of the data set's name in the cache; empty for that of the run."""
-    protocol: str
-    printed: str = ""
-    """Key of the paper's rows in paper_figures.json; empty where it prints none."""
-    panels: bool = False
-    """Whether a figure is drawn of it too."""
-
-
-SPECS = (
-    Spec("Table II", "QQP, cosine threshold 0.9", "paraphrase", "qqp", "paper", "II"),
-    Spec("Table II, standard", "QQP, tuned threshold", "paraphrase", "qqp", "standard"),
-    Spec("Table III", "MRPC, cosine threshold 0.9", "paraphrase", "mrpc", "paper", "III"),
-    Spec("Table III, standard", "MRPC, tuned threshold", "paraphrase", "mrpc", "standard"),
-    Spec(
-        "Figure 3",
-        "STS-B, accuracy within an error tolerance, mean over 100 tolerances from 0.1 to 1",
-        "similarity",
-        "stsb",
-        "paper",
-        panels=True,
-    ),
-    Spec(
-        "Figure 3, standard", "STS-B, correlation with the grades", "similarity", "stsb", "standard"
-    ),
-    Spec("Table IV", "CIFAR-10 zero-shot, bare class names", "zero-shot", "cifar10", "names", "IV"),
-    Spec(
-        "Table IV, standard", "CIFAR-10 zero-shot, 18 templates", "zero-shot", "cifar10", "ensemble"
-    ),
-    Spec("Table V", "CIFAR-100, linear head by epoch", "linear", "cifar100", "paper", "V"),
-    Spec("Table V, standard", "CIFAR-100, L-BFGS probe", "linear", "cifar100", "standard"),
-    Spec("Table VI", "Tiny ImageNet, fine-tuned, by epoch", "fine-tune", "tiny-imagenet", "", "VI"),
-    Spec("Figure 4", "Retrieval, precision at k", "retrieval", "flickr8k", "paper", panels=True),
-    Spec("Figure 4, standard", "Retrieval, recall at k", "retrieval", "flickr8k", "standard"),
-    Spec("Retrieval", "COCO, recall at k", "retrieval", "coco", "standard"),
-)
 
 
 @dataclass(frozen=True)
@@ -133,11 +87,45 @@ class PaperTable:
     notes: list[str]
 
 
-def paper_tables(entries: Sequence[Entry]) -> list[PaperTable]:
-    """Every table that the entries have figures for, in the paper's order."""
+@dataclass(frozen=True)
+class Figure:
+    """A cell of a table, as it is shown."""
+
+    text: str
+    spread: str
+    """Half of the interval and the deviation over seeds, such as ` ±1.0 σ2.0`; may be empty."""
+    best: bool
+
+
+def paper_tables(entries: Sequence[Entry], others: bool = False) -> list[PaperTable]:
+    """Every table that the entries have figures for, in the paper's order.
+
+    Args:
+        entries: Runs with their results.
+        others: Tables of what the paper has not measured too, after them.
+    """
     printed = json.loads(PAPER_FIGURES.read_text(encoding="utf-8"))
-    tables = (_table(spec, entries, printed.get(spec.printed, [])) for spec in SPECS)
+    specs = [*SPECS, *_other_specs(entries)] if others else SPECS
+    tables = (_table(spec, entries, printed.get(spec.printed, [])) for spec in specs)
     return [table for table in tables if table is not None]
+
+
+def _other_specs(entries: Sequence[Entry]) -> list[Spec]:
+    """A table of each benchmark, data set and protocol that no table of the paper is of."""
+    found = {
+        (result.benchmark, result.dataset, result.protocol): None
+        for entry in entries
+        for result in entry.results
+        if not any(_fits(spec, result) for spec in SPECS)
+    }
+    return [
+        Spec("", _other_title(benchmark, protocol), benchmark, dataset, protocol, exact=True)
+        for benchmark, dataset, protocol in found
+    ]
+
+
+def _other_title(benchmark: str, protocol: str) -> str:
+    return f"{benchmark}, {PROTOCOLS.get((benchmark, protocol), protocol)}"
 
 
 def _table(
@@ -177,7 +165,11 @@ def _table(
 def _fits(spec: Spec, result: Result) -> bool:
     return (
         result.benchmark == spec.benchmark
-        and result.dataset.startswith(spec.dataset)
+        and (
+            result.dataset == spec.dataset
+            if spec.exact
+            else result.dataset.startswith(spec.dataset)
+        )
         and spec.protocol in ("", result.protocol)
     )
 
@@ -222,17 +214,27 @@ def to_markdown(tables: Sequence[PaperTable]) -> str:
 
 def _markdown(table: PaperTable) -> str:
     lines = [f"### {table.spec.number}: {table.spec.title} ({escaped(table.where)})", ""]
-    prefixes = list(dict.fromkeys(name.rpartition("/")[0] for name in table.metrics))
-    headings = [_heading(name, len(prefixes) > 1) for name in table.metrics]
-    lines.append("| | " + " | ".join(headings) + " |")
-    lines.append("|---|" + "---:|" * len(headings))
-    best = {name: _best(table, name) for name in table.metrics}
-    for row in table.rows:
-        cells = [_text(row, name, row.mean(name) == best[name]) for name in table.metrics]
+    names = headings(table)
+    lines.append("| | " + " | ".join(names) + " |")
+    lines.append("|---|" + "---:|" * len(names))
+    for row, figures in zip(table.rows, shown(table), strict=True):
+        cells = [f"**{f.text}**{f.spread}" if f.best else f.text + f.spread for f in figures]
         name = f"*{escaped(row.system)}*" if row.kind == "paper" else escaped(row.system)
         lines.append("| " + " | ".join([name, *cells]) + " |")
     lines += ["", *(f"- {escaped(note)}" for note in table.notes)]
     return "\n".join(lines) + "\n"
+
+
+def headings(table: PaperTable) -> list[str]:
+    """What the columns of a table are called."""
+    prefixes = {name.rpartition("/")[0] for name in table.metrics}
+    return [_heading(name, len(prefixes) > 1) for name in table.metrics]
+
+
+def shown(table: PaperTable) -> list[list[Figure]]:
+    """The cells of a table, by row; shares in percent."""
+    best = {name: _best(table, name) for name in table.metrics}
+    return [[_figure(row, name, best[name]) for name in table.metrics] for row in table.rows]
 
 
 def _heading(name: str, with_prefix: bool) -> str:
@@ -252,50 +254,17 @@ def _best(table: PaperTable, name: str) -> float | None:
     return min(values) if name.endswith("median_rank") else max(values)
 
 
-def _text(row: Measured, name: str, best: bool) -> str:
+def _figure(row: Measured, name: str, best: float | None) -> Figure:
     mean = row.mean(name)
     if mean is None:
-        return ABSENT
+        return Figure(ABSENT, "", False)
     metric = name.rpartition("/")[2]
     scale, digits = (1, 3) if metric in PLAIN else (100, 1)
     digits = 1 if metric == "median_rank" else digits
-    text = f"{scale * mean:.{digits}f}"
-    text = f"**{text}**" if best and row.kind not in ("paper", "chance") else text
-    for sign, value in (("±", row.half_width(name)), ("σ", row.deviation(name))):
-        text += "" if value is None else f" {sign}{scale * value:.{digits}f}"
-    return text
-
-
-def drawings(tables: Sequence[PaperTable]) -> dict[str, Drawing]:
-    """The figures by file name: a line a system, a band from its lowest seed to its highest."""
-    return {
-        f"{table.spec.number.lower().replace(' ', '-')}.png": _drawing(table)
-        for table in tables
-        if table.spec.panels and table.axis
-    }
-
-
-def _drawing(table: PaperTable) -> Drawing:
-    shown = drawn(table.spec.benchmark, table.rows)
-    names = list(shown[0].curves)
-    return Drawing(
-        title=f"{table.spec.number}: {table.spec.title} ({table.where})",
-        axis_name=AXIS_NAMES.get(table.spec.benchmark, ""),
-        logarithmic=table.spec.benchmark in LOGARITHMIC,
-        value_name="accuracy (%)" if table.spec.benchmark == "similarity" else "precision (%)",
-        axis=table.axis,
-        panels={
-            panel_title(table.spec.benchmark, name): [
-                _line(row, name) for row in shown if name in row.curves
-            ]
-            for name in names
-        },
+    spread = "".join(
+        f" {sign}{scale * value:.{digits}f}"
+        for sign, value in (("±", row.half_width(name)), ("σ", row.deviation(name)))
+        if value is not None
     )
-
-
-def _line(row: Measured, name: str) -> Line:
-    seeds = list(row.curves[name].values())
-    low, mean, high = (
-        [pick(ys) for ys in zip(*seeds, strict=True)] for pick in (min, statistics.fmean, max)
-    )
-    return Line(row.system, row.kind, mean, *((low, high) if len(seeds) > 1 else ()))
+    of_ours = row.kind not in ("paper", "chance")
+    return Figure(f"{scale * mean:.{digits}f}", spread, of_ours and mean == best)

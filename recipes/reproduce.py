@@ -148,7 +148,8 @@ class Reproduction:
     def write(self) -> None:
         """Tables and figures of all that there is so far."""
         from ..evaluate.figures import draw
-        from ..evaluate.paper import drawings, paper_tables, to_json, to_markdown
+        from ..evaluate.paper import paper_tables, to_json, to_markdown
+        from ..evaluate.paper_drawings import drawings
 
         tables = paper_tables(self.entries)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from cbmf.evaluate.paper import SPECS, Entry, drawings, paper_tables, to_json, to_markdown
+from cbmf.evaluate.paper import Entry, paper_tables, to_json, to_markdown
+from cbmf.evaluate.paper_drawings import drawings
+from cbmf.evaluate.paper_specs import SPECS
 from cbmf.evaluate.results import Result, Row
 
 
