@@ -44,9 +44,7 @@ def run_folder(run: Path | str) -> Path:
         return Path(snapshot_download(str(run), allow_patterns=list(SHARED)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise RunError(
-            f"{run}: no such folder, and not to be had from the hub ({reason})"
-        ) from error
+        raise RunError(f"{run}: no such folder, and not on the hub ({reason})") from error
 
 
 def push_to_hub(run: Run | Path | str, repo_id: str, **options: Any) -> str:

@@ -9,10 +9,11 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 
 from ..cache.errors import InputError
 from ..cache.manifest import differences
@@ -23,10 +24,7 @@ from ..train.aligner import EncoderSpec, read_card
 from ..train.run import Run
 from .hub import run_folder
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Picture = Path | str | "Image"
+Picture = Path | str | Image
 """A file, or an opened picture."""
 BATCH = {"image": 16, "text": 64}
 """Items encoded at once."""
