@@ -17,11 +17,17 @@ from ..cache.items import Items
 from ..cache.stream import Stream
 from ..train.aligner import Aligner
 from ..train.bank import positions_of
-from ..train.config import END_TO_END
+from ..train.config import END_TO_END, SOLVED
 from ..train.run import Run
 from .projections import projected
 
-_BESIDE = {"linear": "linear heads", "convirt": "ConVIRT, frozen"}
+_BESIDE = {
+    "linear": "linear heads",
+    "convirt": "ConVIRT, frozen",
+    "fusemix": "FuseMix",
+    "csa": "CSA",
+    "asif": "ASIF",
+}
 _TRAINED = "ConVIRT"
 """Name of the runs whose encoders were trained too."""
 
@@ -84,16 +90,17 @@ def systems_of(cache: Cache, items: Items, run: Run, left: Side, right: Side) ->
 def models_of(run: Run) -> list[tuple[str, str, Aligner]]:
     """Name, kind (as in `results.Row`) and model: fitted, fitted beside, before its first step.
 
-    Of a run that is measured alone only the first.
+    Of a run that is measured alone only the first; before it is solved a closed form is nothing.
     """
     name = model_name(run)
+    found = [(name, "model", run.model)]
     if run.alone:
-        return [(name, "model", run.model)]
-    return [
-        (name, "model", run.model),
-        *((_BESIDE.get(key, key), "baseline", model) for key, model in run.baselines.items()),
-        (f"{name}, untrained", "untrained", run.untrained),
-    ]
+        return found
+    beside = run.baselines.items()
+    found += [(_BESIDE.get(key, key), "baseline", model) for key, model in beside]
+    if run.config.method not in SOLVED:
+        found.append((f"{name}, untrained", "untrained", run.untrained))
+    return found
 
 
 def model_name(run: Run) -> str:

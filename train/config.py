@@ -28,6 +28,7 @@ __all__ = [
     "LAYOUTS",
     "METHODS",
     "PRESETS",
+    "SOLVED",
     "FitConfig",
     "LossConfig",
     "ModelConfig",
@@ -36,9 +37,11 @@ __all__ = [
     "parse_settings",
     "preset",
 ]
-METHODS = ("cbmf", "linear", "convirt")
-BASELINES = ("linear", "convirt")
+SOLVED = ("csa", "asif")
+"""Methods that are solved at once: no epochs."""
+BASELINES = ("linear", "convirt", "fusemix", *SOLVED)
 """Methods that have a preset of their own, taken whatever preset is named with them."""
+METHODS = ("cbmf", *BASELINES)
 END_TO_END = "convirt-end-to-end"
 """What stands for a preset in the runs of `cbmf convirt`, whose encoders were trained too."""
 
@@ -50,11 +53,13 @@ class FitConfig:
     preset: str = "best"
     """The preset that this began as; for reports."""
     method: str = "cbmf"
-    """`cbmf`, `linear` for linear heads alone, or `convirt` for ConVIRT's heads alone."""
+    """`cbmf`, or a peer on the same vectors: `linear` (linear heads), `convirt` (ConVIRT's heads),
+    `fusemix`, `csa`, `asif`."""
     left: str | None = None
-    """Encoder of the left column (`image` of an image-text set); None: the only one there is."""
+    """Encoder of the left column (`image` of an image-text set), or several, commas between, that
+    share the model; None: the only one there is."""
     right: str | None = None
-    """Encoder of the right column; None: the only one there is."""
+    """Encoder of the right column, likewise."""
     baseline: bool = True
     """Fit linear heads beside the model, on the same data."""
     seed: int = 0
@@ -73,6 +78,8 @@ class FitConfig:
     mixup: float = 1.0
     """Both parameters of the Beta distribution that mixes the inputs of two pairs with one weight
     for both modalities (FuseMix); 0: none. Pooled layout only."""
+    mixup_each: bool = True
+    """Draw that weight for each pair of a batch; False: one for all of them, as FuseMix has it."""
     lr: float = 2e-3
     """Highest learning rate of AdamW."""
     weight_decay: float = 0.1
@@ -128,7 +135,8 @@ class FitConfig:
 
 PRESETS = ("best", "paper", "released", *BASELINES)
 """`best`: what measures best on real data. `paper`: the text of the paper. `released`: the code
-that its author released. `linear`: linear heads. `convirt`: ConVIRT's heads, encoders frozen."""
+that its author released. `linear`: linear heads. `convirt`: ConVIRT's heads, encoders frozen.
+`fusemix`, `csa`, `asif`: what their papers say, for as few pairs as we have."""
 
 _PLAIN: dict[str, Any] = {
     "standardise": False,
@@ -178,6 +186,7 @@ _HEADS: dict[str, Any] = {
     "schedule": "cosine",
     "warmup": 0.05,
 }
+_SOLVED: dict[str, Any] = {**_PLAIN, "baseline": False, "epochs": 1, "learn_scale": False}
 _CHANGES: dict[str, dict[str, Any]] = {
     "best": {},
     "released": _RELEASED,
@@ -203,6 +212,24 @@ _CHANGES: dict[str, dict[str, Any]] = {
         "standardise": True,
         "input_dropout": 0.3,
     },
+    "fusemix": {
+        **_HEADS,
+        "method": "fusemix",
+        "width": 512,
+        "projection_dropout": 0.6,
+        "mixup": 1.0,
+        "mixup_each": False,
+        "log_scale_min": math.log(1 / 0.5),
+        "log_scale_max": math.log(1 / 0.001),
+    },
+    "csa": {
+        **_SOLVED,
+        "method": "csa",
+        "standardise": True,  # changes nothing but the condition of the covariances
+        "width": 1024,
+        "captions_per_image": 0,
+    },
+    "asif": {**_SOLVED, "method": "asif"},
 }
 _BEST_ON_TOKENS: dict[str, Any] = {
     "mixup": 0.0,

@@ -21,6 +21,7 @@ def mix(
     alpha: float,
     random: np.random.Generator,
     more: Sequence[tuple[int, Tensor]] = (),
+    each: bool = True,
 ) -> list[Tensor]:
     """Each left item with another one of the batch, and its right items with those of that one.
 
@@ -33,13 +34,15 @@ def mix(
         alpha: Both parameters of the Beta distribution of weights, above 0.
         random: Source of weights and partners.
         more: Of each further encoder the side of its items (0 is left) and their vectors.
+        each: Draw a weight for each left item; False: one for all of them.
 
     Returns:
         Left, right and further vectors, mixed.
     """
     count = len(batch.left)
     other = random.permutation(count)  # (B,)
-    weight = random.beta(alpha, alpha, count).astype(np.float32)
+    drawn = random.beta(alpha, alpha, count if each else 1).astype(np.float32)
+    weight = np.broadcast_to(drawn, count)
     weight = np.maximum(weight, 1 - weight)  # (B,)
     sizes = np.bincount(batch.owner, minlength=count)
     starts = np.cumsum(sizes) - sizes

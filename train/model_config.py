@@ -45,6 +45,11 @@ class ModelConfig:
     """Share of the projection's MLP outputs set to zero while training."""
     fusion: str = "add"
     """How the context enters: add, mul, concat, dot, additive, general, or none."""
+    learn_context: bool = True
+    """Whether contexts and their MLP are learned; False leaves them as they start, at random (an
+    ablation)."""
+    shared_projection: bool = False
+    """One projection for all encoders, narrower inputs filled up with zeros (an ablation)."""
     attention_residual: bool = True
     """Attention fusions: x + attention (the released code) rather than attention alone (Eq. 2)."""
     null_key: bool = False
@@ -68,6 +73,14 @@ class ModelConfig:
     begins as the identity; None: no factor."""
     pool: str = "mean"
     """Over an item's tokens: `mean`, or `mean_unmasked` (padding takes part, as released)."""
+    blocks: int = 4
+    """Residual blocks of each of FuseMix's MLPs."""
+    anchors: int = 8192
+    """Pairs that ASIF compares items with, at most; D of its rows."""
+    nearest: int | None = None
+    """Anchors of an item that ASIF keeps; None: as many as validate best."""
+    power: float | None = None
+    """What ASIF raises similarities to; None: what validates best."""
     log_scale: float = CLIP_LOG_SCALE
     """Log of the factor on cosines at the start; minus the log of the temperature."""
     log_scale_min: float = 0.0
@@ -83,8 +96,12 @@ class ModelConfig:
         one_of(self, "activation", ("relu", "gelu"))
         one_of(self, "norm", ("pre", "post"))
         one_of(self, "pool", ("mean", "mean_unmasked"))
-        for name in ("width", "projection_width", "heads", "ffn_width"):
+        for name in ("width", "projection_width", "heads", "ffn_width", "blocks", "anchors"):
             at_least(self, name, 1)
+        if self.nearest is not None:
+            at_least(self, "nearest", 1)
+        if self.power is not None and not 0 < self.power < math.inf:
+            raise InputError(f"power must be above 0 and finite; got {self.power}")
         one_of(self, "class_token", ("among", "beside"))
         for name in ("input_dropout", "token_dropout", "projection_dropout", "block_dropout"):
             share(self, name)
