@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -42,8 +43,9 @@ class Headline:
 
 def headlines(results: Sequence[Result]) -> list[Headline]:
     """One for each benchmark, data set and direction, in the order of the results."""
+    often = Counter(result.key[:4] for result in results)
     return [
-        _headline(result, name)
+        _headline(result, name, often[result.key[:4]] > 1)
         for result in results
         if (result.benchmark, result.protocol) in TOLD and result.rows
         for name in _told(result)
@@ -60,7 +62,8 @@ def _told(result: Result) -> Iterator[str]:
     yield from fitting.values()
 
 
-def _headline(result: Result, name: str) -> Headline:
+def _headline(result: Result, name: str, of_several: bool) -> Headline:
+    """The headline of a metric; of several sets of encoders it says of which it is."""
     ours = _best(result, name, ("model",))
     floor, chance = _best(result, name, FLOORS), _best(result, name, ("chance",))
     direction, _, metric = name.rpartition("/")
@@ -71,7 +74,8 @@ def _headline(result: Result, name: str) -> Headline:
         ahead = ours.metrics[name] - floor.metrics[name]
         verdict = LEVEL if abs(ahead) <= (high - low) / 2 else AHEAD if ahead > 0 else BEHIND
     return Headline(
-        what=f"{result.benchmark}, {result.dataset}/{result.split}{way}, {metric}",
+        what=f"{result.benchmark}, {result.dataset}/{result.split}{way}, {metric}"
+        + (f", {' with '.join(dict.fromkeys(result.encoders.values()))}" if of_several else ""),
         figure="" if ours is None else show(ours, name),
         floor="" if floor is None else f"{floor.system} {_plain(floor, name)}",
         chance="" if chance is None else _plain(chance, name),

@@ -52,18 +52,17 @@ def projected(run: Run, model: Aligner, encoder: int, stream: Stream) -> Tensor:
     if shape[0] * shape[1] * 4 > LARGEST_BYTES:
         return project(model, encoder, stream)
     device = model.temperature.log_scale.device
-    path = _path(run, model, encoder, stream)
+    path = rows_path(run, model, encoder, stream)
     kept = _read(path, shape)
     if kept is not None:
         return kept.to(device)
     rows = project(model, encoder, stream)
-    with suppress(OSError):  # a convenience: the evaluation goes on without
-        _keep(path, rows)
+    keep(path, {ROWS: rows})
     return rows
 
 
-def _path(run: Run, model: Aligner, encoder: int, stream: Stream) -> Path:
-    """Where the rows lie if they are kept."""
+def rows_path(run: Run, model: Aligner, encoder: int, stream: Stream) -> Path:
+    """Where the rows of a stream lie if they are kept."""
     own = [_model_digest(each) for each in (run.model, *run.baselines.values())]
     key = {
         "version": VERSION,
@@ -93,12 +92,16 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
     return rows if whole else None
 
 
-def _keep(path: Path, rows: Tensor) -> None:
-    """Write rows to a file, atomically, and remove those of other weights."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for old in _others(path.parent):
-        shutil.rmtree(old, ignore_errors=True)
-    write_tensors(path, {ROWS: rows})
+def keep(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write what was made of rows to a file, atomically, and remove what is of other weights.
+
+    Where that cannot be, nothing is kept: it is a convenience, the work goes on without.
+    """
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for old in _others(path.parent):
+            shutil.rmtree(old, ignore_errors=True)
+        write_tensors(path, tensors)
 
 
 def _others(folder: Path) -> Iterator[Path]:
