@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class Tracked:
             names: As accelerate names them: `tensorboard`, `wandb`, `mlflow`, `comet_ml`, `aim`,
                 `clearml`, `dvclive`, `swanlab`, `trackio`.
             folder: The run's folder; trackers that write files put theirs in it. None: in ./runs.
-            settings: What the trackers shall show of the configuration; plain values.
+            settings: What the trackers shall show of the configuration.
 
         Raises:
             InputError: If a tracker is unknown, or its package is not installed.
@@ -53,13 +53,22 @@ class Tracked:
         tracker = kind(PROJECT, **(own if kind.requires_logging_directory else {}))
         if hasattr(tracker, "start"):
             tracker.start()
-        tracker.store_init_configuration(dict(self.settings))
+        tracker.store_init_configuration(dict(_plain(self.settings)))
         return tracker
 
     def finish(self) -> None:
         """Close the trackers."""
         for tracker in self._trackers:
             tracker.finish()
+
+
+def _plain(settings: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted names; what trackers cannot show as it is, in words."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _plain(value, f"{within}{key}.")
+        else:
+            yield f"{within}{key}", value if isinstance(value, int | float | str) else str(value)
 
 
 def _class(name: str) -> Any:

@@ -39,11 +39,12 @@ def table(drawn, tmp_path):
 
 
 def test_a_table_goes_from_nothing_to_a_judged_model_and_nothing_is_done_twice(table, tmp_path):
-    words = [
-        *("run", table, "--image-column", "where", "--text-column", "what", "--split-seed", 3),
-        *("--text", "demo-bert", "--image", "demo-vit", "--epochs", 2, "--out", tmp_path / "out"),
-    ]
-    done = cbmf(*words)
+    def run(out, seed):
+        given = ("--image-column", "where", "--text-column", "what", "--split-seed", seed)
+        encoders = ("--text", "demo-bert", "--image", "demo-vit")
+        return cbmf("run", table, *given, *encoders, "--epochs", 2, "--out", tmp_path / out)
+
+    done = run("out", 3)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
     assert "retrieval" in done.stdout.lower() and (out / "run" / "model.safetensors").exists()
@@ -54,9 +55,9 @@ def test_a_table_goes_from_nothing_to_a_judged_model_and_nothing_is_done_twice(t
         written = {(row["column"], row["id"]): row["split"] for row in csv.DictReader(file)}
     for split, of in items.items():
         assert all(written["image", image] == split for image in of.columns["image"].ids)
-    again = cbmf(*words)
-    assert again.returncode == 0 and "0 items encoded" in again.stdout, again.stdout + again.stderr
-    other = cbmf(*words[:7], 4, *words[8:-1], tmp_path / "other")
+    again = run("out", 3)
+    assert again.returncode == 0 and "nothing to encode" in again.stdout, again.stdout + again.stderr
+    other = run("other", 4)
     assert other.returncode == 0, other.stderr
     ids = [
         Cache(f / "embeddings").items("mine", "test").columns["image"].ids
