@@ -27,8 +27,11 @@ from .command import (
     table_options,
 )
 from .recipes.commands import convirt, demo, reproduce
+from .recipes.compare_command import compare
 from .recipes.doctor_command import doctor
 from .recipes.own_command import run_own
+from .recipes.report_command import report
+from .recipes.search_command import search
 
 app = typer.Typer(
     name="cbmf",
@@ -259,7 +262,10 @@ def fit(
         str, typer.Option(help="best, paper (its text), or released (its author's code).")
     ] = "best",
     method: Annotated[
-        str, typer.Option(help="cbmf; linear: two matrices; or convirt: two MLPs.")
+        str,
+        typer.Option(
+            help="cbmf; or a peer: linear (two matrices), convirt (two MLPs), fusemix, csa, asif."
+        ),
     ] = "cbmf",
     fusion: Annotated[
         str | None,
@@ -272,11 +278,24 @@ def fit(
         ),
     ] = None,
     left: Annotated[
-        str | None,
-        typer.Option(help="Encoder of the images (or first texts), if there are several."),
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Encoder of the images (or first texts), if there are several. Repeated: all of "
+            "them share the model.",
+        ),
     ] = None,
     right: Annotated[
-        str | None, typer.Option(help="Encoder of the texts, if there are several.")
+        list[str] | None, typer.Option(metavar="NAME", help="Encoder of the texts, likewise.")
+    ] = None,
+    extend: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Add an encoder to this run, which stays as it is, in a new run."
+        ),
+    ] = None,
+    add: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --extend: the encoder.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes at most.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images, or pairs, a step.")] = None,
@@ -317,35 +336,47 @@ def fit(
     On several GPUs: accelerate launch --multi_gpu --num_processes N -m cbmf fit ...
     """
     from dataclasses import asdict
+    from functools import partial
 
     from .cache.catalog import Cache
     from .train.config import parse_settings
     from .train.config import preset as configure
     from .train.distributed import meet, part
-    from .train.fit import fit as run
+    from .train.extension import config_of_extension, extend_run
+    from .train.fit import fit as fit_anew
+    from .train.run import Run
     from .train.source import choose_layout
     from .train.trackers import Tracked
 
+    if (extend is None) != (add is None):
+        raise typer.BadParameter("--extend RUN and --add NAME go together", param_hint="--extend")
     team = meet(device)
     with team.as_one():
         store = Cache(cache_root(cache))
         given = {
             "method": method if method != "cbmf" else None,
             "fusion": fusion,
-            "layout": layout or choose_layout(store, preset, method, dataset),
-            "left": left,
-            "right": right,
+            "layout": layout,
+            "left": ",".join(left or ()) or None,
+            "right": ",".join(right or ()) or None,
             "epochs": epochs,
             "batch_size": batch_size,
             "lr": lr,
             "seed": seed,
         }
-        overrides = {name: value for name, value in given.items() if value is not None}
-        config = configure(preset, **overrides, **parse_settings(setting or ()))
+        asked = {name: value for name, value in given.items() if value is not None}
+        asked |= parse_settings(setting or ())
+        if extend is None or add is None:
+            asked.setdefault("layout", choose_layout(store, preset, method, dataset))
+            config, fit_it = configure(preset, **asked), fit_anew
+        else:
+            base = Run.load(extend)
+            asked |= {} if preset == "best" else {"preset": preset}
+            config, fit_it = config_of_extension(base, asked), partial(extend_run, base, add)
         allowed = None if memory is None else size_bytes(memory)
     with console.Ticker() as ticker:
         report = Tracked(console.FitReporter(ticker), tracker or (), out, asdict(config))
-        result = run(
+        result = fit_it(
             store,
             config,
             out=out,
@@ -382,6 +413,14 @@ def evaluate(
     alone: Annotated[
         bool, typer.Option("--alone", help="The model only, without the floors beside it.")
     ] = False,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of a run of more than two encoders only these. May be repeated. Default: every "
+            "couple of them.",
+        ),
+    ] = None,
     fine_tune_epochs: Annotated[
         int, typer.Option(help="Passes of fine-tune over its training images.")
     ] = 100,
@@ -393,12 +432,13 @@ def evaluate(
     What is there already over the same weights and embeddings is not measured again.
     """
     from .cache.catalog import Cache
+    from .evaluate.sides import choose_encoders
     from .evaluate.suite import evaluate as score
     from .train.run import Run, newest_run
 
     folder = run or newest_run()
     opened = Run.load(folder, device or "cpu")
-    opened.alone = alone
+    opened.alone, opened.measured = alone, choose_encoders(opened, encoder or ())
     with console.Ticker() as ticker:
         store = Cache(cache_root(cache))
         found = score(
@@ -417,6 +457,9 @@ def evaluate(
 app.command("run", cls=Command, rich_help_panel="To begin with")(run_own)
 app.command(cls=Command, rich_help_panel="To begin with")(demo)
 app.command(cls=Command, rich_help_panel="To begin with")(doctor)
+app.command(cls=Command, rich_help_panel="To judge by")(compare)
+app.command(cls=Command, rich_help_panel="To judge by")(report)
+app.command(cls=Command, rich_help_panel="To judge by")(search)
 app.command(cls=Command, rich_help_panel="The paper")(convirt)
 app.command(cls=Command, rich_help_panel="The paper")(reproduce)
 

@@ -27,6 +27,8 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 MODEL_FORMAT = "cbmf-model"
 MODEL_VERSION = 1
+CONTEXTS = "context.vectors"
+"""Name of the one parameter that has a row for each encoder."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,16 @@ class EncoderSpec:
 
 
 class Aligner(nn.Module):
-    """Base of the models that bring vectors of frozen encoders into one space."""
+    """Base of the models that bring vectors of frozen encoders into one space.
+
+    Its children that are lists (`inputs`, `projections`, `heads`) have a part for each encoder; all
+    else, contexts apart, is shared.
+    """
 
     method: ClassVar[str]
     layout: str
+    held: int = 0
+    """Encoders, the first ones, that do not learn while the others do."""
 
     def __init__(self, encoders: Sequence[EncoderSpec], config: ModelConfig) -> None:
         super().__init__()
@@ -100,6 +108,57 @@ class Aligner(nn.Module):
         if self.config.standardise:
             inputs.mean.copy_(statistics.mean)
             inputs.deviation.copy_(statistics.deviation)
+
+    def take_over(self, base: Aligner, count: int) -> None:
+        """Be a model of the same shape as regards its first encoders and all that is shared.
+
+        Args:
+            base: With at least `count` encoders of the same widths.
+            count: How many of them, at least 1.
+        """
+        own = self.state_dict()  # views of the parameters themselves
+        for name, value in base.state_of(count).items():
+            own[name][: len(value)].copy_(value) if name == CONTEXTS else own[name].copy_(value)
+
+    def state_of(self, count: int) -> dict[str, Tensor]:
+        """What a model with the first `count` encoders alone would have, as its `state_dict`."""
+        lists = [name for name, child in self.named_children() if isinstance(child, nn.ModuleList)]
+        kept = {}
+        for name, value in self.state_dict().items():
+            part, _, rest = name.partition(".")
+            if part not in lists or int(rest.partition(".")[0]) < count:
+                kept[name] = value[:count] if name == CONTEXTS else value
+        return kept
+
+    def hold(self, count: int) -> None:
+        """Let the first `count` encoders be as they are, and all that is shared.
+
+        What belongs to the others alone still learns. Held parts are in evaluation mode even while
+        the model is trained.
+        """
+        self.held = count
+        self.requires_grad_(False)
+        for part in self._learning():
+            part.requires_grad_(True)
+
+    def learns(self, encoder: int) -> bool:
+        """Whether an encoder's part is being trained."""
+        return self.training and encoder >= self.held
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode, which held parts are always in."""
+        super().train(mode)
+        if mode and self.held:
+            for child in self.children():
+                child.eval()
+            for part in self._learning():
+                part.train()
+        return self
+
+    def _learning(self) -> list[nn.Module]:
+        """The parts of the encoders that are not held."""
+        lists = [child for child in self.children() if isinstance(child, nn.ModuleList)]
+        return [part for each in lists for part in each[self.held :]]
 
     def index(self, name: str) -> int:
         """Position of the encoder of that name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..cache.stream import Stream
 from .bank import MEMORY_SHARE, Bank, bank_bytes, free_memory_bytes
 from .config import FitConfig
 from .disk_bank import DiskBank
-from .paired import PairedBanks
+from .paired import Companion, PairedBanks
 from .pairs import VALIDATION_ITEMS, PairTable, hold_out, join
 from .source import TRAIN, VAL, Source
 from .streaming import StreamedPairs
@@ -61,24 +62,23 @@ def load_data(
         memory_bytes = size_bytes if free is None else int(MEMORY_SHARE * free)
     if size_bytes > memory_bytes:
         return _streamed(cache, source, config, memory_bytes)
-    train = _load(cache, source.dataset, TRAIN, source.train, config, device)
+    train = _load(cache, source, TRAIN, source.train, config, device)
     if source.val is None:
         rest, held = hold_out(train.table, config.seed)
-        val = PairedBanks(train.left, train.right, held)
-        return FitData(PairedBanks(train.left, train.right, rest), val, held_out=True)
-    val = _load(cache, source.dataset, VAL, source.val, config, device)
+        return FitData(replace(train, table=rest), replace(train, table=held), held_out=True)
+    val = _load(cache, source, VAL, source.val, config, device)
     _require_groups(source.dataset, train.table, val.table)
-    return FitData(train, PairedBanks(val.left, val.right, _validated(val.table)), held_out=False)
+    return FitData(train, replace(val, table=_validated(val.table)), held_out=False)
 
 
 def _streamed(cache: Cache, source: Source, config: FitConfig, memory_bytes: int) -> FitData:
     """The training pairs on disk; of those to validate on only what is needed, in memory."""
-    train = _open(cache, source.dataset, TRAIN, source.train, config, memory_bytes)
+    train = _open(cache, source, TRAIN, source.train, config, memory_bytes)
     if source.val is None:
         rest, held = hold_out(train.table, config.seed)
         train, whole = (replace(train, table=table) for table in (rest, held))
     else:
-        whole = _open(cache, source.dataset, VAL, source.val, config, memory_bytes)
+        whole = _open(cache, source, VAL, source.val, config, memory_bytes)
         _require_groups(source.dataset, train.table, whole.table)
         whole = replace(whole, table=_validated(whole.table))
     val = whole.take(whole.table)
@@ -89,27 +89,34 @@ def _streamed(cache: Cache, source: Source, config: FitConfig, memory_bytes: int
 
 def _load(
     cache: Cache,
-    dataset: str,
+    source: Source,
     split: str,
-    streams: tuple[Stream, Stream],
+    streams: Sequence[Stream],
     config: FitConfig,
     device: torch.device,
 ) -> PairedBanks:
-    left, right = (Bank.from_stream(stream, config.model.layout, device) for stream in streams)
-    return PairedBanks(left, right, join(cache.items(dataset, split), left, right))
+    banks = [Bank.from_stream(stream, config.model.layout, device) for stream in streams]
+    left, right, *rest = banks
+    more = list(zip(source.sides[2:], rest, strict=True))
+    table = join(cache.items(source.dataset, split), left, right, more)
+    beside = tuple(Companion.of(bank, side, banks[side]) for side, bank in more)
+    return PairedBanks(left, right, table, beside)
 
 
 def _open(
     cache: Cache,
-    dataset: str,
+    source: Source,
     split: str,
-    streams: tuple[Stream, Stream],
+    streams: Sequence[Stream],
     config: FitConfig,
     memory_bytes: int,
 ) -> StreamedPairs:
-    left, right = (DiskBank(stream, config.model.layout) for stream in streams)
-    table = join(cache.items(dataset, split), left, right)
-    return StreamedPairs(left, right, table, memory_bytes)
+    banks = [DiskBank(stream, config.model.layout) for stream in streams]
+    left, right, *rest = banks
+    more = list(zip(source.sides[2:], rest, strict=True))
+    table = join(cache.items(source.dataset, split), left, right, more)
+    beside = tuple(Companion.of(bank, side, banks[side]) for side, bank in more)
+    return StreamedPairs(left, right, table, memory_bytes, beside)
 
 
 def _validated(table: PairTable) -> PairTable:

@@ -17,7 +17,7 @@ POOLED_BLOCK = 8192
 def encode_items(model: Aligner, encoder: int, bank: Bank, positions: np.ndarray) -> Tensor:
     """Unit rows of some items, (N, D) float32, on the model's device.
 
-    A training model sees images without the share of tokens that its configuration drops.
+    An encoder that learns sees images without the share of tokens that its configuration drops.
 
     Args:
         model: In the mode (training or evaluation) that is wanted.
@@ -28,7 +28,7 @@ def encode_items(model: Aligner, encoder: int, bank: Bank, positions: np.ndarray
     device = model.temperature.log_scale.device
     index = torch.from_numpy(positions).to(bank.device)
     image = model.encoders[encoder].modality == "image"
-    keep = 1.0 - model.config.token_dropout if model.training and image else 1.0
+    keep = 1.0 - model.config.token_dropout if model.learns(encoder) and image else 1.0
     if bank.offsets is None:
         parts = np.array_split(np.arange(len(index)), max(1, -(-len(index) // POOLED_BLOCK)))
     else:

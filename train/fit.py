@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ from .run import (
     environment,
     run_card,
 )
+from .solved import Solved, solve
 from .source import Source, choose_source
 from .streaming import StreamedPairs
 
-COMPARED = ("method", "model", "encoders", "fit", "dataset", "streams")
+COMPARED = ("method", "model", "encoders", "fit", "dataset", "streams", "extends")
 """Parts of config.json in which an interrupted fit and its continuation must agree."""
 MEMORY_NAME = "memory.json"
 """What a streamed fit may take: the order of its data follows from it."""
@@ -87,11 +89,38 @@ def fit(
     """
     check_fusion(config.model)
     team = meet(device)
-    report = report if team.main else silent
     with team.as_one():
         source = choose_source(cache, config, dataset)
-        card = _card(source, config)
     folder = out or default_folder(source.dataset, config)
+    return fit_source(cache, source, config, folder, team, memory_bytes, report)
+
+
+def fit_source(
+    cache: Cache,
+    source: Source,
+    config: FitConfig,
+    folder: Path,
+    team: Team,
+    memory_bytes: int | None = None,
+    report: Report = silent,
+    base: Run | None = None,
+) -> Run:
+    """Fit on streams that are chosen already; otherwise as `fit`.
+
+    Args:
+        cache: Where the items lie.
+        source: The streams.
+        config: How to fit.
+        folder: The run folder.
+        team: The processes that fit together.
+        memory_bytes: As of `fit`.
+        report: As of `fit`.
+        base: A run with the first of the source's encoders: they are taken over from its model, and
+            from the linear heads beside it, and held; only the others learn.
+    """
+    report = report if team.main else silent
+    with team.as_one():
+        card = _card(source, config, base)
     if team.agree(lambda: _open(folder, card)):
         report(Progress("data", f"{folder}: this fit is finished already; nothing is done again"))
     elif team.main:
@@ -99,8 +128,9 @@ def fit(
         write_json(folder / ENVIRONMENT_NAME, facts)
     beside = folder / BASELINES_NAME / "linear"
     if config.baseline and config.method not in BASELINES:
-        _fit_one(cache, source, baseline_of(config), beside, team, memory_bytes, report)
-    _fit_one(cache, source, config, folder, team, memory_bytes, report)
+        heads = None if base is None else base.beside("linear")
+        _fit_one(cache, source, baseline_of(config), beside, team, memory_bytes, report, heads)
+    _fit_one(cache, source, config, folder, team, memory_bytes, report, base)
     team.agree(lambda: None if (folder / CURVES_NAME).exists() else draw_run(folder, beside))
     with team.as_one():
         return Run.load(folder, team.device)
@@ -115,8 +145,10 @@ def _memory_of_one(team: Team) -> int | None:
     return None if free is None else int(MEMORY_SHARE * free) // team.beside
 
 
-def _card(source: Source, config: FitConfig) -> dict[str, Any]:
-    return run_card(build_model(source.encoders(config.model.layout), config), config, source)
+def _card(source: Source, config: FitConfig, base: Run | None) -> dict[str, Any]:
+    model = build_model(source.encoders(config.model.layout), config)
+    card = run_card(model, config, source)
+    return card if base is None else {**card, "extends": base.trace()}
 
 
 def _open(folder: Path, card: Mapping[str, Any]) -> bool:
@@ -152,21 +184,28 @@ def _fit_one(
     team: Team,
     memory_bytes: int | None,
     report: Report,
+    base: Run | None = None,
 ) -> None:
     """Fit one model into a folder, unless that is done."""
-    if team.agree(lambda: _open(folder, _card(source, config))):
+    if team.agree(lambda: _open(folder, _card(source, config, base))):
         return
     if memory_bytes is None:
         memory_bytes = team.agree(lambda: _as_begun(folder) or _memory_of_one(team))
     with team.as_one():
         data = load_data(cache, source, config, team.device, memory_bytes)
-        model = build_model(source.encoders(config.model.layout), config)
-        for index, statistics in enumerate(data.train.statistics()):
-            model.measure(index, statistics)
+        model = build_model(source.encoders(config.model.layout), config).to(team.device)
+        if base is not None:
+            model.take_over(base.model, len(base.model.encoders))
+            model.hold(len(base.model.encoders))
+        for encoder in range(model.held, len(model.encoders)):
+            model.measure(encoder, data.train.statistics(encoder))
     if team.main and data.memory_bytes is not None:
         write_json(folder / MEMORY_NAME, {"memory_bytes": data.memory_bytes})
     report(Progress("data", _text(source, config, data, team.device)))
-    Loop(model.to(team.device), config, data, folder, report, team).run()
+    if isinstance(model, Solved):
+        team.agree(partial(solve, model, config, data, folder, report))
+    else:
+        Loop(model, config, data, folder, report, team).run()
 
 
 def _as_begun(folder: Path) -> int | None:
@@ -179,11 +218,11 @@ def _as_begun(folder: Path) -> int | None:
 
 def _text(source: Source, config: FitConfig, data: FitData, device: torch.device) -> str:
     train, val = data.train.table, data.val.table
-    left, right = (stream.encoder for stream in source.train)
+    encoders = " with ".join(stream.encoder for stream in source.train)
     split = "held out" if data.held_out else "of the split val"
     dropped = train.dropped + (0 if data.held_out else val.dropped)
     return (
-        f"{config.method}: {left} with {right} on {source.dataset}, {config.model.layout}; "
+        f"{config.method}: {encoders} on {source.dataset}, {config.model.layout}; "
         f"{len(train.left):,} left items with {len(train.right):,} pairs to train on, "
         f"{len(val.left):,} {split} to validate on"
         + (f", {dropped:,} pairs left out for items that are not encoded" if dropped else "")

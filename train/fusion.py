@@ -42,6 +42,13 @@ class Context(nn.Module):
             ]
         self.mlp = nn.Sequential(*layers)
 
+    def hold(self, count: int) -> None:
+        """Let the first `count` vectors be as they are: only those behind them get gradients."""
+        self.vectors.requires_grad_(True)
+        self.vectors.register_hook(
+            lambda gradient: torch.cat([torch.zeros_like(gradient[:count]), gradient[count:]])
+        )
+
     def forward(self, encoder: int) -> Tensor:
         """The context of an encoder, (D,); for `concat` (10,)."""
         return self.mlp(self.vectors[encoder])

@@ -33,15 +33,31 @@ class CBMF(Aligner):
         """
         super().__init__(encoders, config)
         widths = [spec.width * (2 if self._beside(spec) else 1) for spec in encoders]
-        self.projections = nn.ModuleList(Projection(width, config) for width in widths)
+        self.projection = Projection(max(widths), config) if config.shared_projection else None
+        own = [] if config.shared_projection else widths
+        self.projections = nn.ModuleList(Projection(width, config) for width in own)
         self.fusion = build_fusion(config)
         self.context = None if self.fusion is None else Context(len(encoders), config)
+        if self.context is not None and not config.learn_context:
+            self.context.requires_grad_(False)
         self.dfe = DeepFusionEncoder(config) if config.dfe else None
+
+    def hold(self, count: int) -> None:
+        """Let the first encoders be, and all that is shared; see Aligner.hold."""
+        super().hold(count)
+        if self.context is not None and self.config.learn_context:
+            self.context.hold(count)
 
     def _beside(self, spec: EncoderSpec) -> bool:
         """Whether an image's first token is set beside each of its others."""
         tokens = self.config.layout == "tokens" and spec.modality == "image"
         return tokens and self.config.class_token == "beside"
+
+    def _projected(self, encoder: int, x: Tensor) -> Tensor:
+        """(B, L, d_in) -> (B, L, D)."""
+        if self.projection is None:
+            return self.projections[encoder](x)
+        return self.projection(F.pad(x, (0, self.projection.hidden.in_features - x.shape[-1])))
 
     def features(self, encoder: int, values: Tensor, mask: Tensor) -> Tensor:
         """Means over tokens of what the DFE gives, (B, D) float32; see Aligner.features."""
@@ -54,7 +70,7 @@ class CBMF(Aligner):
         if self._beside(self.encoders[encoder]):
             first = x[:, :1].expand(-1, x.shape[1] - 1, -1)
             x, mask = torch.cat([first, x[:, 1:]], dim=-1), mask[:, 1:]  # (B, L - 1, 2 d_in)
-        x = self.projections[encoder](inputs.disturbed(x))  # (B, L, D)
+        x = self._projected(encoder, inputs.disturbed(x))  # (B, L, D)
         if self.fusion is not None and self.context is not None:
             x, mask = self.fusion(x, mask, self.context(encoder))
         z = (x if self.dfe is None else self.dfe(x, mask)).float()  # (B, L, D)

@@ -19,10 +19,14 @@ from typing import Any
 import torch
 
 from ..cache.errors import InputError, RunError
+from ..cache.files import file_digest
 from ..cache.stream import Stream
 from .aligner import CONFIG_NAME, WEIGHTS_NAME, Aligner, EncoderSpec, read_card
+from .asif import ASIF
 from .config import BASELINES, FitConfig, LossConfig, ModelConfig
 from .convirt import ConVIRT
+from .csa import CSA
+from .fusemix import FuseMix
 from .history import SUMMARY_NAME
 from .linear import LinearHeads
 from .model import CBMF
@@ -33,7 +37,9 @@ ENVIRONMENT_NAME = "environment.json"
 BASELINES_NAME = "baselines"
 RUNS = Path("runs")
 """Where runs go unless told otherwise."""
-MODELS: dict[str, type[Aligner]] = {"cbmf": CBMF, "linear": LinearHeads, "convirt": ConVIRT}
+MODELS: dict[str, type[Aligner]] = {
+    model.method: model for model in (CBMF, LinearHeads, ConVIRT, FuseMix, CSA, ASIF)
+}
 """Method -> class."""
 
 
@@ -78,6 +84,10 @@ class Run:
     """False for a fit that was interrupted; the model is then the best until there."""
     baselines: dict[str, LinearHeads] = field(default_factory=dict)
     """Models fitted beside, by name: `linear`. They read the pooled layout (see their `layout`)."""
+    held: int = 0
+    """How many of the first encoders were taken over from the run that this one extends."""
+    measured: tuple[int, ...] | None = None
+    """Places of the encoders that are measured; None: all."""
     alone: bool = False
     """Measure the model only, not what stands beside it: faster, where that is known already."""
 
@@ -97,6 +107,7 @@ class Run:
             dataset=str(card["dataset"]),
             model=MODELS[config.method].from_pretrained(folder, device),
             finished=(folder / SUMMARY_NAME).exists(),
+            held=int(card.get("extends", {}).get("encoders", 0)),
             baselines={
                 path.parent.name: LinearHeads.from_pretrained(path.parent, device)
                 for path in sorted((folder / BASELINES_NAME).glob(f"*/{WEIGHTS_NAME}"))
@@ -105,10 +116,30 @@ class Run:
 
     @cached_property
     def untrained(self) -> Aligner:
-        """The model as it was before its first step: same seed, same input statistics."""
+        """The model as it was before its first step: same seed, same input statistics.
+
+        Of a run that extends another one, only what it has added is untrained.
+        """
         model = build_model(self.model.encoders, self.config)
         model.inputs.load_state_dict(self.model.inputs.state_dict())
+        if self.held:
+            model.take_over(self.model, self.held)
         return model.to(self.model.temperature.log_scale.device).eval()
+
+    def beside(self, name: str) -> Run | None:
+        """A model fitted beside, as a run of its own; None if there is none of that name."""
+        folder = self.folder / BASELINES_NAME / name
+        return (
+            Run.load(folder, self.model.temperature.log_scale.device) if folder.exists() else None
+        )
+
+    def trace(self) -> dict[str, Any]:
+        """What the config.json of a run that extends this one tells of it."""
+        return {
+            "run": self.folder.resolve().name,
+            "encoders": len(self.model.encoders),
+            "weights": file_digest(self.folder / WEIGHTS_NAME),
+        }
 
 
 def run_card(model: Aligner, config: FitConfig, source: Source) -> dict[str, Any]:

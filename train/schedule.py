@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .aligner import CONTEXTS, Aligner
 from .config import FitConfig
 
 PLATEAU_THRESHOLD = 1e-4
@@ -28,13 +29,20 @@ class AdamW(torch.optim.AdamW):
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
-def build_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW:
-    """AdamW; with `matrices`, only weights of two axes decay, contexts and temperature do not."""
+def build_optimizer(model: Aligner, config: FitConfig) -> torch.optim.AdamW:
+    """AdamW over all that learns.
+
+    With `matrices`, only weights of two axes decay, contexts and temperature do not. Contexts never
+    do where some are held: without a gradient, decay would still change them.
+    """
     decaying: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        matrix = parameter.ndim >= 2 and name != "context.vectors"
-        (decaying if matrix or config.decay == "all" else free).append(parameter)
+        if not parameter.requires_grad:
+            continue
+        contexts = name == CONTEXTS
+        decays = config.decay == "all" or (parameter.ndim >= 2 and not contexts)
+        (decaying if decays and not (contexts and model.held) else free).append(parameter)
     groups = [
         {"params": decaying, "weight_decay": config.weight_decay},
         {"params": free, "weight_decay": 0.0},

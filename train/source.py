@@ -1,8 +1,10 @@
-"""What to fit on: one data set of the cache, and one stream for each side of its pairs."""
+"""What to fit on: one data set of the cache, and a stream or more for each side of its pairs."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..cache.catalog import Cache, described, is_over
@@ -17,21 +19,37 @@ TRAIN, VAL, TEST = "train", "val", "test"
 
 @dataclass(frozen=True)
 class Source:
-    """The streams that a fit reads, all complete, left before right."""
+    """The streams that a fit reads, all complete: a left one, a right one, and more."""
 
     dataset: str
-    train: tuple[Stream, Stream]
-    val: tuple[Stream, Stream] | None
+    train: tuple[Stream, ...]
+    val: tuple[Stream, ...] | None
     """None: a part of the training pairs is held out."""
+    sides: tuple[int, ...] = (0, 1)
+    """Of each stream, 0 for left and 1 for right."""
+    names: tuple[str, ...] = ()
+    """What the first encoders are called in the model that is extended."""
 
-    def encoders(self, layout: str) -> tuple[EncoderSpec, EncoderSpec]:
-        """What a model over that layout has to know of both sides' encoders."""
-        left, right = (_spec(stream, layout) for stream in self.train)
-        if left.name == right.name:
-            left, right = (replace(s, name=f"{s.name}-{s.column}") for s in (left, right))
-        if left.name == right.name:
-            left, right = (replace(s, name=f"{s.name}-{s.identity[:6]}") for s in (left, right))
-        return left, right
+    def encoders(self, layout: str) -> tuple[EncoderSpec, ...]:
+        """What a model over that layout has to know of the encoders."""
+        specs = [_spec(stream, layout) for stream in self.train]
+        for place, name in enumerate(self.names):
+            specs[place] = replace(specs[place], name=name)
+        specs = _told_apart(specs, lambda spec: spec.column, len(self.names))
+        return tuple(_told_apart(specs, lambda spec: spec.identity[:6], len(self.names)))
+
+
+def _told_apart(
+    specs: list[EncoderSpec], mark: Callable[[EncoderSpec], str], fixed: int
+) -> list[EncoderSpec]:
+    """The encoders, a mark behind each name that several have; the first `fixed` keep theirs."""
+    count = Counter(spec.name for spec in specs)
+    return [
+        replace(spec, name=f"{spec.name}-{mark(spec)}")
+        if place >= fixed and count[spec.name] > 1
+        else spec
+        for place, spec in enumerate(specs)
+    ]
 
 
 def _spec(stream: Stream, layout: str) -> EncoderSpec:
@@ -59,22 +77,55 @@ def choose_source(cache: Cache, config: FitConfig, dataset: str | None) -> Sourc
         StreamError: If a stream is incomplete, or the validation split's is another.
     """
     name = choose_dataset(cache, dataset)
-    items = cache.items(name, TRAIN)
-    if not _trainable(items):
-        raise InputError(
-            f"{name}/{TRAIN} has no pairs to train on; fit on a data set of pairs, such as coco, "
-            "flickr8k, coco-text, pairs or demo"
-        )
-    pairs = _pairs(items)
+    pairs = pairs_to_train_on(cache.items(name, TRAIN))
     if pairs.left == pairs.right:
-        train = _two_encoders(cache, config, name, pairs.left)
+        lefts, rights = _of_one_column(cache, config, name, pairs.left)
     else:
         layout = config.model.layout
-        train = (
-            cache.find(name, TRAIN, pairs.left, encoder=config.left, layout=layout),
-            cache.find(name, TRAIN, pairs.right, encoder=config.right, layout=layout),
+        lefts, rights = (
+            [cache.find(name, TRAIN, column, encoder=word, layout=layout) for word in _words(names)]
+            for column, names in ((pairs.left, config.left), (pairs.right, config.right))
         )
-    return Source(name, train, _validation(cache, config, name, train))
+    train = (lefts[0], rights[0], *lefts[1:], *rights[1:])
+    require_different(train)
+    sides = (0, 1, *(0 for _ in lefts[1:]), *(1 for _ in rights[1:]))
+    return Source(name, train, validation_streams(cache, config, name, train), sides)
+
+
+def _words(names: str | None) -> list[str | None]:
+    """The encoders of a side as they are named, commas between; one unnamed where none is."""
+    if names is None:
+        return [None]
+    words: list[str | None] = [word.strip() for word in names.split(",") if word.strip()]
+    return words or [None]
+
+
+def require_different(streams: Sequence[Stream]) -> None:
+    """Refuse an encoder that is there twice over the same column.
+
+    Raises:
+        InputError: As said.
+    """
+    found: dict[tuple[str, str], Stream] = {}
+    for stream in streams:
+        if found.setdefault((stream.column, stream.identity), stream) is not stream:
+            raise InputError(
+                f"{stream.path.name} is there twice; name two encoders, or more, that differ"
+            )
+
+
+def pairs_to_train_on(items: Items) -> Pairs:
+    """The pairs of a split.
+
+    Raises:
+        InputError: If it has none that are known to belong together.
+    """
+    if not _trainable(items):
+        raise InputError(
+            f"{items.dataset}/{items.split} has no pairs to train on; fit on a data set of pairs, "
+            "such as coco, flickr8k, coco-text, pairs or demo"
+        )
+    return _pairs(items)
 
 
 def _pairs(items: Items) -> Pairs:
@@ -148,17 +199,23 @@ def _encoded(cache: Cache, dataset: str, items: Items) -> bool:
     )
 
 
-def _two_encoders(
+def _of_one_column(
     cache: Cache, config: FitConfig, dataset: str, column: str
-) -> tuple[Stream, Stream]:
-    """Two streams over the same column, of different encoders.
+) -> tuple[list[Stream], list[Stream]]:
+    """Streams over the same column, of different encoders: one on the left, the others right.
 
     Where the encoder that mined the pairs is a third one, it steps back unless it is named.
     """
     layout = config.model.layout
+    lefts, rights = _words(config.left), _words(config.right)
+    if len(lefts) > 1:
+        raise InputError(
+            f"{dataset} pairs {column} with {column}: name one encoder with --left, all others "
+            "with --right"
+        )
     found: list[Stream | None] = [
-        name if name is None else cache.find(dataset, TRAIN, column, encoder=name, layout=layout)
-        for name in (config.left, config.right)
+        word if word is None else cache.find(dataset, TRAIN, column, encoder=word, layout=layout)
+        for word in (*lefts, *rights)
     ]
     named = {stream.identity for stream in found if stream is not None}
     items = cache.items(dataset, TRAIN)
@@ -179,13 +236,11 @@ def _two_encoders(
             f"with {layout} and named with --left and --right where there are more; it has "
             f"{have or 'none'}"
         )
-    sides = [
+    left, *right = [
         stream or cache.find(dataset, TRAIN, column, identity=free.pop(0), layout=layout)
         for stream in found
     ]
-    if sides[0].identity == sides[1].identity:
-        raise InputError(f"--left and --right are both {sides[0].path.name}; name two encoders")
-    return sides[0], sides[1]
+    return [left], right
 
 
 def _miner(pairs: Pairs) -> str | None:
@@ -197,16 +252,15 @@ def _state(stream: Stream) -> str:
     return described(stream) if stream.complete else f"{described(stream)}, incomplete"
 
 
-def _validation(
-    cache: Cache, config: FitConfig, dataset: str, train: tuple[Stream, Stream]
-) -> tuple[Stream, Stream] | None:
+def validation_streams(
+    cache: Cache, config: FitConfig, dataset: str, train: Sequence[Stream]
+) -> tuple[Stream, ...] | None:
     """The streams of the split `val`, if the data set keeps `test` besides to report on."""
     if not {(dataset, VAL), (dataset, TEST)} <= set(cache.splits()):
         return None
     if not _trainable(cache.items(dataset, VAL)):
         return None
-    left, right = (_alike(cache, config, stream) for stream in train)
-    return left, right
+    return tuple(_alike(cache, config, stream) for stream in train)
 
 
 def _alike(cache: Cache, config: FitConfig, stream: Stream) -> Stream:

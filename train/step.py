@@ -6,7 +6,7 @@ B left items, C right items of a batch, D width.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,12 +21,12 @@ from .encoding import encode_items
 from .mixing import mix
 from .paired import PairedBanks
 from .schedule import Schedule, build_optimizer
-from .validation import batch_loss
+from .validation import mean_loss
 
 Encode = Callable[[int, np.ndarray], Tensor]
-"""From a side of a batch (0 is left) and places in it to rows, (N, D)."""
+"""From an encoder and places in its side of a batch to rows, (N, D)."""
 Piece = tuple[int, np.ndarray]
-"""A side of a batch, and places in it of items that are encoded at once."""
+"""An encoder, and places in its side of a batch of items that are encoded at once."""
 
 
 def in_half(config: FitConfig, device: torch.device) -> bool:
@@ -89,39 +89,44 @@ class Step:
         Returns:
             The loss, a scalar in nats without gradient.
         """
-        encode = self._encoder(banks, batch, random)
+        encode = self._encode(banks, batch, random)
         pieces = [
-            (side, places)
-            for side, (bank, items) in enumerate(_sides(banks, batch))
+            (encoder, places)
+            for encoder, (bank, items) in enumerate(banks.items(batch.left, batch.right))
             for places in self._pieces(bank, items)
         ]
-        if len(pieces) > 2 or self.team.size > 1:
-            loss = self._backward_apart(encode, pieces, batch)
+        if len(pieces) > len(banks.sides) or self.team.size > 1:
+            loss = self._backward_apart(encode, pieces, banks.sides, batch)
         else:
             with self._autocast():
-                left, right = (encode(side, places) for side, places in pieces)
-            loss = self._loss(left, right, batch)
+                rows = [encode(encoder, places) for encoder, places in pieces]
+            loss = self._loss(rows, banks.sides, batch)
             loss.backward()
         self.team.sum_gradients(self.model)
         return loss.detach()
 
-    def _backward_apart(self, encode: Encode, pieces: list[Piece], batch: Batch) -> Tensor:
+    def _backward_apart(
+        self, encode: Encode, pieces: list[Piece], sides: Sequence[int], batch: Batch
+    ) -> Tensor:
         """Rows first, then the loss and its gradients for them, then the parameters' from those."""
-        chunked = len(pieces) > 2
+        chunked = len(pieces) > len(sides)
         state = self._random_state()
         rows = [self._rows(encode, *piece, gradient=not chunked) for piece in pieces]
+        counts = len(batch.left), len(batch.right)
         leaves = [
-            self._whole(side, pieces, rows, len(items)).requires_grad_()
-            for side, items in enumerate((batch.left, batch.right))
+            self._whole(encoder, pieces, rows, counts[side]).requires_grad_()
+            for encoder, side in enumerate(sides)
         ]
-        loss = self._loss(leaves[0], leaves[1], batch)
+        loss = self._loss(leaves, sides, batch)
         loss.backward()
         if chunked:
             self._set_random_state(state)
-        for (side, places), kept in zip(pieces, rows, strict=True):
-            again = self._rows(encode, side, places, gradient=True) if chunked else kept
-            gradient = leaves[side].grad
-            assert gradient is not None  # the loss depends on both sides
+        for (encoder, places), kept in zip(pieces, rows, strict=True):
+            if encoder < self.model.held:
+                continue  # it learns nothing, and draws no random numbers
+            again = self._rows(encode, encoder, places, gradient=True) if chunked else kept
+            gradient = leaves[encoder].grad
+            assert gradient is not None  # the loss depends on every encoder
             again.backward(gradient[torch.from_numpy(places).to(self.device)])
         return loss
 
@@ -137,47 +142,52 @@ class Step:
         ordered = places[np.argsort(lengths, kind="stable")]
         return np.array_split(ordered, -(-len(ordered) // size))
 
-    def _encoder(self, banks: PairedBanks, batch: Batch, random: np.random.Generator) -> Encode:
+    def _encode(self, banks: PairedBanks, batch: Batch, random: np.random.Generator) -> Encode:
         """What gives the rows of a batch; mixed are all its items, whichever are encoded here."""
-        sides = _sides(banks, batch)
+        found = banks.items(batch.left, batch.right)
         if not self.config.mixup:
-            return lambda side, places: encode_items(
-                self.model, side, sides[side][0], sides[side][1][places]
+            return lambda encoder, places: encode_items(
+                self.model, encoder, found[encoder][0], found[encoder][1][places]
             )
-        left, right = (self._gather(bank, items) for bank, items in sides)  # (B or C, 1, d)
-        mixed = mix(left, right, batch, self.config.mixup, random)
+        left, right, *rest = (self._gather(bank, items) for bank, items in found)  # (B or C, 1, d)
+        more = list(zip(banks.sides[2:], rest, strict=True))
+        mixup, each = self.config.mixup, self.config.mixup_each
+        mixed = mix(left, right, batch, mixup, random, more, each)
 
-        def encode(side: int, places: np.ndarray) -> Tensor:
-            values = mixed[side]
+        def encode(encoder: int, places: np.ndarray) -> Tensor:
+            values = mixed[encoder]
             if len(places) < len(values):
                 values = values[torch.from_numpy(places).to(self.device)]
             one = torch.ones(1, 1, dtype=torch.bool, device=self.device)
-            return self.model.encode(side, values, one.expand(len(values), 1))
+            return self.model.encode(encoder, values, one.expand(len(values), 1))
 
         return encode
 
     def _rows(
         self,
         encode: Encode,
-        side: int,
+        encoder: int,
         places: np.ndarray,
         gradient: bool,
     ) -> Tensor:
         # A block of autocast for each: within one, weights are cast once, and what was cast without
         # gradient, or was freed with the chunk before, would be taken again.
         with torch.set_grad_enabled(gradient), self._autocast():
-            return encode(side, places)
+            return encode(encoder, places)
 
-    def _whole(self, side: int, pieces: list[Piece], rows: list[Tensor], count: int) -> Tensor:
-        """All rows of a side, those of other processes too, without gradient."""
+    def _whole(self, encoder: int, pieces: list[Piece], rows: list[Tensor], count: int) -> Tensor:
+        """All rows by an encoder, those of other processes too, without gradient."""
         own = [
-            (places, part) for (of, places), part in zip(pieces, rows, strict=True) if of == side
+            (places, part) for (of, places), part in zip(pieces, rows, strict=True) if of == encoder
         ]
         back = torch.from_numpy(np.argsort(np.concatenate([places for places, _ in own])))
         return self.team.gather(torch.cat([part for _, part in own])[back.to(self.device)], count)
 
-    def _loss(self, left: Tensor, right: Tensor, batch: Batch) -> Tensor:
-        return batch_loss(left, right, batch, self.model.temperature.scale(), self.config.loss)
+    def _loss(self, rows: list[Tensor], sides: Sequence[int], batch: Batch) -> Tensor:
+        model = self.model
+        return mean_loss(
+            rows, sides, model.held, batch, model.temperature.scale(), self.config.loss
+        )
 
     def _autocast(self) -> torch.autocast:
         half = in_half(self.config, self.device)
@@ -211,7 +221,3 @@ class Step:
                     self.average.parameters(), self.model.parameters(), strict=True
                 ):
                     kept.lerp_(new, 1 - decay)
-
-
-def _sides(banks: PairedBanks, batch: Batch) -> tuple[tuple[Bank, np.ndarray], ...]:
-    return (banks.left, batch.left), (banks.right, batch.right)

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..cache.errors import InputError
-from .bank import Statistics
+from .bank import Bank, Statistics
 from .batches import Batch, batch_count, epoch_batches, generator
 from .config import FitConfig
 from .disk_bank import DiskBank
-from .paired import PairedBanks
+from .paired import Companion, PairedBanks
 from .pairs import PairTable, runs
 
 BLOCK_ITEMS = 128
@@ -29,7 +29,7 @@ ORDER = 3
 
 @dataclass(frozen=True)
 class StreamedPairs:
-    """Pairs of two streams that stay on disk."""
+    """Pairs of two streams that stay on disk, more encoders' streams beside."""
 
     left: DiskBank
     right: DiskBank
@@ -37,6 +37,7 @@ class StreamedPairs:
     """Positions in the whole streams."""
     memory_bytes: int
     """What two windows may take together."""
+    more: tuple[Companion[DiskBank], ...] = ()
 
     def batches(self, config: FitConfig, epoch: int) -> Iterator[tuple[PairedBanks, Batch]]:
         """The batches of an epoch, with the banks that they point into.
@@ -60,9 +61,14 @@ class StreamedPairs:
         """Batches of the whole fit."""
         return batch_count(self.table, config) * config.epochs
 
-    def statistics(self) -> tuple[Statistics, Statistics]:
-        """Of all vectors of both streams; they are read once."""
-        return self.left.statistics(), self.right.statistics()
+    def statistics(self, encoder: int) -> Statistics:
+        """Of all vectors of an encoder's stream; they are read once."""
+        return self.banks[encoder].statistics()
+
+    @property
+    def banks(self) -> tuple[DiskBank, ...]:
+        """By encoder: left, right, and those of more encoders."""
+        return (self.left, self.right, *(companion.bank for companion in self.more))
 
     def take(self, table: PairTable) -> PairedBanks:
         """The items of a table of positions in the whole streams, in memory."""
@@ -77,7 +83,15 @@ class StreamedPairs:
             right=np.searchsorted(right, table.right),
             itself=itself,
         )
-        return PairedBanks(self.left.take(left), self.right.take(right), near)
+        more = tuple(self._beside(companion, left, right) for companion in self.more)
+        return PairedBanks(self.left.take(left), self.right.take(right), near, more)
+
+    def _beside(
+        self, companion: Companion[DiskBank], left: np.ndarray, right: np.ndarray
+    ) -> Companion[Bank]:
+        """The same items as one more encoder sees them, in memory."""
+        places = companion.places[(left, right)[companion.side]]
+        return Companion(companion.bank.take(places), companion.side, np.arange(len(places)))
 
     @property
     def window_count(self) -> int:
@@ -87,7 +101,7 @@ class StreamedPairs:
 
     def told(self) -> str:
         """How it is read, in words."""
-        size = (self.left.size_bytes + self.right.size_bytes) / 2**30
+        size = sum(bank.size_bytes for bank in self.banks) / 2**30
         return (
             f"{size:.2f} GiB stay on disk and are read in about {self.window_count} windows an "
             f"epoch, two in at most {self.memory_bytes / 2**20:,.0f} MiB of memory"
@@ -137,6 +151,11 @@ class StreamedPairs:
     def _sizes(self, table: PairTable) -> tuple[np.ndarray, np.ndarray]:
         """Bytes before each left item (G + 1,) and before each pair's right item (P + 1,)."""
         left, right = self.left.sizes(table.left), self.right.sizes(table.right)
+        for companion in self.more:
+            if companion.side == 0:
+                left = left + companion.bank.sizes(companion.places[table.left])
+            else:
+                right = right + companion.bank.sizes(companion.places[table.right])
         return np.append(0, np.cumsum(left)), np.append(0, np.cumsum(right))
 
     def _batch_bytes(self, table: PairTable, edges: np.ndarray) -> np.ndarray:

@@ -5,7 +5,9 @@ N left items, M right items, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -51,31 +53,81 @@ def batch_loss(
     return contrastive_loss(left, right, owner, group, scale, config, right_group)
 
 
+def encoder_pairs(sides: Sequence[int], held: int = 0) -> list[tuple[int, int]]:
+    """Every two encoders, a left one before a right one; none of two that are held.
+
+    Args:
+        sides: Of each encoder, 0 for left and 1 for right.
+        held: How many of the first are held.
+    """
+    both = [pair for pair in combinations(range(len(sides)), 2) if pair[1] >= held]
+    return [(one, two) if sides[one] <= sides[two] else (two, one) for one, two in both]
+
+
+def mean_loss(
+    rows: Sequence[Tensor],
+    sides: Sequence[int],
+    held: int,
+    batch: Batch,
+    scale: Tensor,
+    config: LossConfig,
+) -> Tensor:
+    """The mean of the contrastive losses of every two encoders, a scalar in nats.
+
+    Two encoders of different sides are compared over the pairs; two of one side over the items of
+    that side, each with itself.
+
+    Args:
+        rows: Of each encoder the unit rows of the batch's items of its side, (B or C, D).
+        sides: Of each encoder, 0 for left and 1 for right.
+        held: How many of the first encoders do not learn: no loss between them.
+        batch: What the items are.
+        scale: 1 / tau, above 0.
+        config: Of the loss.
+    """
+    losses = []
+    for one, two in encoder_pairs(sides, held):
+        compared = batch if sides[one] != sides[two] else batch.within(sides[one])
+        losses.append(batch_loss(rows[one], rows[two], compared, scale, config))
+    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+
 @torch.inference_mode()
 def validate(model: Aligner, data: PairedBanks, config: FitConfig) -> dict[str, float]:
     """Loss in nats and recalls (shares, 0 to 1) of the model in evaluation mode.
 
     The loss is that of training, over fixed batches of the same size. Of pairs of one column no
-    text finds itself, as the other encoder sees it, unless it is paired with itself.
+    text finds itself, as the other encoder sees it, unless it is paired with itself. With more than
+    two encoders each recall is the mean over every two of different sides; encoders that are held
+    are not compared with each other.
     """
     was_training = model.training
     model.eval()
     table = data.table
-    left = encode_items(model, 0, data.left, table.left)  # (N, D)
     rights, place = np.unique(table.right, return_inverse=True)
-    right = encode_items(model, 1, data.right, rights)  # (M, D)
+    rows = [
+        encode_items(model, encoder, bank, positions)  # (N or M, D)
+        for encoder, (bank, positions) in enumerate(data.items(table.left, rights))
+    ]
     model.train(was_training)
-    total, pairs = torch.zeros((), device=left.device), 0
+    like, scale, held = rows[0], model.temperature.scale(), model.held
+    total, pairs = torch.zeros((), device=like.device), 0
     for batch in epoch_batches(table, config, epoch=0):
-        rows = left[_tensor(np.searchsorted(table.left, batch.left), left)]
-        partners = right[_tensor(np.searchsorted(rights, batch.right), left)]
-        loss = batch_loss(rows, partners, batch, model.temperature.scale(), config.loss)
+        at = (np.searchsorted(table.left, batch.left), np.searchsorted(rights, batch.right))
+        taken = [each[_tensor(at[side], like)] for each, side in zip(rows, data.sides, strict=True)]
+        loss = mean_loss(taken, data.sides, held, batch, scale, config.loss)
         total += loss * len(batch.owner)
         pairs += len(batch.owner)
     kind = np.empty(len(rights), np.int64)
     kind[place] = table.group[table.owner] if table.right_group is None else table.right_group
-    links = _links(table, rights, place, left)
-    recalls = recall(left, right, _tensor(table.group, left), _tensor(kind, left), links)
+    links = _links(table, rights, place, like)
+    groups = _tensor(table.group, like), _tensor(kind, like)
+    found = [
+        recall(rows[one], rows[two], *groups, links)
+        for one, two in encoder_pairs(data.sides, held)
+        if data.sides[one] != data.sides[two]
+    ]
+    recalls = {name: sum(each[name] for each in found) / len(found) for name in found[0]}
     mean = sum(recalls.values()) / len(recalls)
     return {"val_loss": total.item() / pairs, "val_recall": mean, **recalls}
 

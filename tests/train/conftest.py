@@ -174,6 +174,21 @@ class SmallCache:
             write_stream(folder, items, "text", vectors, **options)
         return items
 
+    def encoder(self, name, column="image", width=9, noise=0.1, **stream):
+        """One more encoder over a column of every split, which sees what its first one sees."""
+        for dataset, split in self.cache.splits():
+            items = self.cache.items(dataset, split)
+            first = self.cache.streams(dataset, split, column)[0]
+            seen = np.zeros((len(items.columns[column].ids), first.pooled_width), np.float32)
+            seen[first.rows] = first.pooled()
+            random = np.random.default_rng([width, len(split)])
+            turn = np.random.default_rng(width).standard_normal((seen.shape[1], width))
+            vectors = seen @ turn + noise * random.standard_normal((len(seen), width))
+            lengths = random.integers(2, 6, len(seen))
+            options = {"layout": first.layout, "grid": first.grid, "lengths": lengths, **stream}
+            vectors = vectors.astype(np.float32)
+            write_stream(first.path.parent, items, column, vectors, encoder=name, **options)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
