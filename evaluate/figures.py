@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -70,14 +71,25 @@ class Drawing:
     """Of the axis."""
 
 
-def figure_path(folder: Path, result: Result) -> Path:
-    """Where the figure of a result with curves lies."""
-    return folder / f"{result.benchmark}-{result.dataset}-{result.split}.png"
+def figures_of(folder: Path) -> dict[Path, Result]:
+    """The figures of a results folder, drawn or not, and what each shows.
+
+    Of several on one split, which are of other encoders, all but the first are named after them.
+    """
+    found: dict[Path, Result] = {}
+    for result in read_results(folder):
+        path = folder / f"{result.benchmark}-{result.dataset}-{result.split}.png"
+        if result.axis and path in found:
+            encoders = re.sub(r"[^\w.]+", "-", result.key[4])
+            path = path.with_name(f"{path.name.removesuffix('.png')}-{encoders}.png")
+        if result.axis:
+            found[path] = result
+    return found
 
 
 def figure_paths(folder: Path) -> list[Path]:
     """The figures of a results folder, drawn or not."""
-    return [figure_path(folder, result) for result in read_results(folder) if result.axis]
+    return list(figures_of(folder))
 
 
 def draw_results(folder: Path) -> None:
@@ -183,9 +195,8 @@ def _draw_line(cell: Axes, axis: Sequence[float], line: Line, colour: str | dict
 
 
 def _draw_all(folder: Path) -> None:
-    for result in read_results(folder):
-        if result.axis:
-            draw(drawing_of(result), figure_path(folder, result))
+    for path, result in figures_of(folder).items():
+        draw(drawing_of(result), path)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ..train.run import Run
 from ..train.source import TEST, TRAIN
 from .bootstrap import intervals
 from .results import Result, Row
-from .sides import note_on_split, run_name, stream_of
+from .sides import measured, note_on_split, run_name, stream_of
 
 IMAGE = "image"
 
@@ -82,7 +82,7 @@ def prepare(cache: Cache, run: Run, dataset: str, split: str) -> Task:
 
     Args:
         cache: Where they lie.
-        run: Its model's first image encoder is the one.
+        run: Its model's first image encoder, of those that are measured, is the one.
         dataset: Name in the cache.
         split: What is scored.
 
@@ -95,7 +95,7 @@ def prepare(cache: Cache, run: Run, dataset: str, split: str) -> Task:
     scored = cache.items(dataset, split)
     if not are_labelled(scored):
         raise InputError(f"{dataset}/{split} has no labelled images, there is nothing to classify")
-    places = [n for n, spec in enumerate(run.model.encoders) if spec.modality == IMAGE]
+    places = measured(run, IMAGE)
     if not places:
         raise InputError(f"run {run_name(run)} has no image encoder, it cannot classify images")
     trained = _train_items(cache, dataset, split)

@@ -1,6 +1,7 @@
 """What a benchmark found, and results.json, which keeps it.
 
-A result stands under its benchmark, data set, split and protocol; made anew, it replaces the old.
+A result stands under its benchmark, data set, split, protocol and encoders; made anew, it replaces
+the old.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """One benchmark on one split by one protocol. Metric `a/b` is metric b in direction a."""
+    """One benchmark on one split by one protocol, of some encoders of a run.
+
+    Metric `a/b` is metric b in direction a.
+    """
 
     benchmark: str
     """`retrieval` or `zero-shot`."""
@@ -71,9 +75,10 @@ class Result:
     """Time of the benchmark, of all its protocols together."""
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> tuple[str, str, str, str, str]:
         """Results of the same key replace each other."""
-        return self.benchmark, self.dataset, self.split, self.protocol
+        encoders = " with ".join(dict.fromkeys(self.encoders.values()))
+        return self.benchmark, self.dataset, self.split, self.protocol, encoders
 
     def row(self, kind: str) -> Row:
         """The first row of a kind.
@@ -136,7 +141,7 @@ def merge_results(folder: Path, results: Sequence[Result]) -> list[Result]:
     """
     new = {result.key for result in results}
     kept = [result for result in read_results(folder) if result.key not in new]
-    merged = sorted([*kept, *results], key=lambda result: result.key[:3])
+    merged = sorted([*kept, *results], key=lambda result: (result.key[:3], result.key[4]))
     folder.mkdir(parents=True, exist_ok=True)
     table = {
         "format": RESULTS_FORMAT,

@@ -85,6 +85,14 @@ def retrieval_pairs(items: Items) -> Pairs | None:
     return Pairs(pairs.left, pairs.right, rows) if len(rows) else None
 
 
+def modalities(items: Items) -> tuple[str, str] | None:
+    """Of the left and the right items of a split's pairs; None without pairs."""
+    pairs = items.pairs
+    if pairs is None:
+        return None
+    return items.column(pairs.left).modality, items.column(pairs.right).modality
+
+
 def evaluate_retrieval(
     cache: Cache, run: Run, dataset: str, split: str, report: Callable[[str], None]
 ) -> Result:
@@ -223,13 +231,7 @@ def _positives(
 
 def _measure(system: System, task: Task, run: Run) -> Row:
     """A system's metrics and intervals, both directions."""
-    left, right = system.embed(run.model.temperature.log_scale.device)
-    ranks = [
-        best_ranks(queries, candidates, way.positives, way.ignored)
-        for way, queries, candidates in zip(
-            task.directions, (left, right), (right, left), strict=True
-        )
-    ]
+    ranks = ranks_of(system, task, run)
     metrics: dict[str, float] = {}
     for way, found in zip(task.directions, ranks, strict=True):
         for k in DEPTHS:
@@ -237,6 +239,17 @@ def _measure(system: System, task: Task, run: Run) -> Row:
         metrics[f"{way.name}/median_rank"] = median_rank(found)
         metrics[f"{way.name}/MRR"] = mean_reciprocal_rank(found)
     return Row(system.name, system.kind, metrics, recall_intervals(task, ranks))
+
+
+def ranks_of(system: System, task: Task, run: Run) -> list[np.ndarray]:
+    """Of the queries of both directions the rank of the best partner, (Q,) int64 each."""
+    left, right = system.embed(run.model.temperature.log_scale.device)
+    return [
+        best_ranks(queries, candidates, way.positives, way.ignored)
+        for way, queries, candidates in zip(
+            task.directions, (left, right), (right, left), strict=True
+        )
+    ]
 
 
 def recall_intervals(
@@ -250,6 +263,28 @@ def recall_intervals(
         depths: The k that are told.
         form: What their names are made of.
     """
+    names, hits, counts = hits_by_unit(task, ranks, depths, form)
+    ends = intervals(hits, counts)  # (names, 2)
+    return {name: (float(low), float(high)) for name, (low, high) in zip(names, ends, strict=True)}
+
+
+def hits_by_unit(
+    task: Task,
+    ranks: Sequence[np.ndarray],
+    depths: Sequence[int] = DEPTHS,
+    form: str = "R@{}",
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Names of the recalls, and by left item how many of its queries succeed, and how many it has.
+
+    Args:
+        task: G left items; each is a unit, its partners' queries with it.
+        ranks: Of the queries of both directions, (Q,) int64 each.
+        depths: The k that are told.
+        form: What their names are made of.
+
+    Returns:
+        K names, (G, K) float64, and (G, K) int64.
+    """
     names, hits, counts = [], [], []
     units = len(task.left.rows)
     for way, found in zip(task.directions, ranks, strict=True):
@@ -258,5 +293,4 @@ def recall_intervals(
             names.append(f"{way.name}/{form.format(k)}")
             hits.append(np.bincount(way.units, weights=found <= k, minlength=units))
             counts.append(queries)
-    ends = intervals(np.stack(hits, axis=1), np.stack(counts, axis=1))  # (names, 2)
-    return {name: (float(low), float(high)) for name, (low, high) in zip(names, ends, strict=True)}
+    return names, np.stack(hits, axis=1), np.stack(counts, axis=1)

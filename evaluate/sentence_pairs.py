@@ -22,7 +22,7 @@ from ..train.bank import positions_of
 from ..train.run import Run
 from .floors import floors_of
 from .projections import projected
-from .sides import run_name, stream_of
+from .sides import measured, run_name, stream_of
 from .systems import models_of
 
 PAIRS_AT_ONCE = 65_536
@@ -104,7 +104,7 @@ def prepare(cache: Cache, items: Items, run: Run, targets: np.ndarray) -> Senten
     """
     pairs = items.pairs
     assert pairs is not None  # are_texts has looked
-    texts = [n for n, spec in enumerate(run.model.encoders) if spec.modality == "text"]
+    texts = measured(run, "text")
     if not texts:
         raise InputError(f"run {run_name(run)} has no text encoder, sentences cannot be compared")
     streams: dict[int, Sides] = {}

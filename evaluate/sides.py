@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..cache.catalog import Cache
 from ..cache.errors import InputError, StreamError
 from ..cache.items import Items
@@ -11,19 +13,58 @@ from ..train.run import Run
 from ..train.source import TEST, TRAIN, VAL
 
 
-def two_encoders(run: Run, left: str, right: str) -> tuple[int, int]:
-    """Places in the model of the encoders for a left and a right modality; two different ones.
+def measured(run: Run, modality: str) -> list[int]:
+    """Places in the model of the encoders of a modality that are measured."""
+    places = range(len(run.model.encoders)) if run.measured is None else run.measured
+    return [place for place in places if run.model.encoders[place].modality == modality]
+
+
+def couples(run: Run, left: str, right: str) -> list[tuple[int, int]]:
+    """Places in the model of every two encoders for a left and a right modality.
+
+    Of one modality each two stand once, the first on the left.
 
     Raises:
-        InputError: If the model has not got them.
+        InputError: If there are none.
     """
-    encoders = run.model.encoders
-    for i, one in enumerate(encoders):
-        for j, two in enumerate(encoders):
-            if i != j and (one.modality, two.modality) == (left, right):
-                return i, j
-    have = ", ".join(f"{spec.name} ({spec.modality})" for spec in encoders)
-    raise InputError(f"{left} with {right} is asked for, run {run_name(run)} aligns {have}")
+    ones, twos = measured(run, left), measured(run, right)
+    found = [(one, two) for one in ones for two in twos if left != right or one < two]
+    if found:
+        return found
+    have = ", ".join(f"{spec.name} ({spec.modality})" for spec in run.model.encoders)
+    which = "" if run.measured is None else ", and others are to be measured"
+    raise InputError(f"{left} with {right} is asked for, run {run_name(run)} aligns {have}{which}")
+
+
+def two_encoders(run: Run, left: str, right: str) -> tuple[int, int]:
+    """The first of `couples`.
+
+    Raises:
+        InputError: If there are none.
+    """
+    return couples(run, left, right)[0]
+
+
+def choose_encoders(run: Run, names: Sequence[str]) -> tuple[int, ...] | None:
+    """Places in the model of the encoders of those names, in the model's order; None for no names.
+
+    Args:
+        run: Its model has the encoders.
+        names: Of encoders, whole or a part that only one of them has.
+
+    Raises:
+        InputError: If a name fits none, or several.
+    """
+    places = set()
+    have = [spec.name for spec in run.model.encoders]
+    for name in names:
+        fitting = [place for place, own in enumerate(have) if name == own]
+        fitting = fitting or [place for place, own in enumerate(have) if name in own]
+        if len(fitting) != 1:
+            which = "no encoder" if not fitting else "several encoders"
+            raise InputError(f"{which} of run {run_name(run)} fits {name!r}: {', '.join(have)}")
+        places.add(fitting[0])
+    return tuple(sorted(places)) or None
 
 
 def stream_of(cache: Cache, items: Items, column: str, run: Run, encoder: int) -> Stream:

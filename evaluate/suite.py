@@ -17,7 +17,7 @@ from . import fine_tune, linear, paraphrase, retrieval, similarity, zero_shot
 from .figures import draw_results, figure_paths
 from .results import RESULTS_FOLDER, RESULTS_VERSION, Result, merge_results, read_results
 from .retrieval_curve import evaluate_curve
-from .sides import default_split
+from .sides import couples, default_split
 from .tables import markdown, together
 
 ALL = "all"
@@ -33,6 +33,9 @@ class Benchmark:
     """Whether a split is made for it."""
     evaluate: Callable[..., list[Result]]
     """Of cache, run, data set, split and report (and options by name) a result a protocol."""
+    compares: Callable[[Items], tuple[str, str] | None] | None = None
+    """Modalities of the two encoders that it compares on a split; None: it takes one encoder, or
+    all of them at once."""
 
 
 def _retrieve(cache: Cache, run: Run, dataset: str, split: str, report: Report) -> list[Result]:
@@ -42,8 +45,10 @@ def _retrieve(cache: Cache, run: Run, dataset: str, split: str, report: Report) 
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    retrieval.BENCHMARK: Benchmark(retrieval.suits, _retrieve),
-    zero_shot.BENCHMARK: Benchmark(zero_shot.suits, zero_shot.evaluate_zero_shot),
+    retrieval.BENCHMARK: Benchmark(retrieval.suits, _retrieve, retrieval.modalities),
+    zero_shot.BENCHMARK: Benchmark(
+        zero_shot.suits, zero_shot.evaluate_zero_shot, lambda items: ("image", "text")
+    ),
     linear.BENCHMARK: Benchmark(linear.suits, linear.evaluate_linear),
     fine_tune.BENCHMARK: Benchmark(fine_tune.suits, fine_tune.evaluate_fine_tune),
     paraphrase.BENCHMARK: Benchmark(paraphrase.suits, paraphrase.evaluate_paraphrase),
@@ -88,6 +93,8 @@ class Case:
     split: str
     asked: bool
     """Named by the user: a failure is an error then, not a reason to skip it."""
+    encoders: tuple[int, ...] | None = None
+    """Places in the model of those that are measured; None: all."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -110,7 +117,9 @@ def evaluate(
 
     `retrieval` is on the run's own data set unless another is named, every other one on all data
     sets that suit it; `all` is all of them, on every data set. Each is on the split `test` if there
-    is one, else `val`, else `train` if the model was not fitted on it.
+    is one, else `val`, else `train` if the model was not fitted on it. A run of more than two
+    encoders is measured couple by couple, classifiers are learned on its first image encoder;
+    `Run.measured` chooses among them.
 
     Args:
         cache: Where the embeddings lie.
@@ -139,7 +148,8 @@ def evaluate(
     drawn_anew = False
     for case in _cases(cache, run, names, dataset, split, evaluation.skipped):
         options = {"epochs": fine_tune_epochs} if case.benchmark == fine_tune.BENCHMARK else {}
-        inputs = value_digest({**model, "options": options, **_data(cache, case)})
+        some = {} if case.encoders is None else {"encoders": case.encoders}
+        inputs = value_digest({**model, **some, "options": options, **_data(cache, case)})
         kept = [r for r in stored if r.inputs == inputs and r.key[:3] == case.key]
         if kept:
             evaluation.results.extend(kept)
@@ -147,7 +157,8 @@ def evaluate(
             continue
         try:
             measure = BENCHMARKS[case.benchmark].evaluate
-            found = measure(cache, run, case.dataset, case.split, report, **options)
+            chosen = run if case.encoders is None else replace(run, measured=case.encoders)
+            found = measure(cache, chosen, case.dataset, case.split, report, **options)
         except (InputError, CacheError) as error:
             if case.asked:
                 raise
@@ -216,11 +227,30 @@ def _cases(
         own = run.dataset if benchmark == retrieval.BENCHMARK and not everything else None
         name = dataset or own
         if name is None:
-            yield from _everywhere(cache, run, benchmark, split, skipped)
+            for case in _everywhere(cache, run, benchmark, split, skipped):
+                yield from _couples(cache, run, case)
             continue
         chosen = split or default_split(cache, name, run)
         if not everything or benchmark in _allowed(cache.items(name, chosen)):
-            yield Case(benchmark, name, chosen, asked=True)
+            yield from _couples(cache, run, Case(benchmark, name, chosen, asked=True))
+
+
+def _couples(cache: Cache, run: Run, case: Case) -> list[Case]:
+    """A case for every two encoders that are compared, where the run has more than two.
+
+    What the cache lacks of one of several is a reason to skip that one only.
+    """
+    case = replace(case, encoders=run.measured)
+    compares = BENCHMARKS[case.benchmark].compares
+    modalities = compares and compares(cache.items(case.dataset, case.split))
+    if not modalities or len(run.model.encoders) == 2:
+        return [case]
+    try:
+        found = couples(run, *modalities)
+    except InputError:
+        return [case]  # it will say so itself
+    asked = case.asked and len(found) == 1
+    return [replace(case, encoders=couple, asked=asked) for couple in found]
 
 
 def _everywhere(

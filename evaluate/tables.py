@@ -78,8 +78,8 @@ class Section:
 
 
 def together(results: Sequence[Result]) -> Iterator[list[Result]]:
-    """Results that share a table: of one benchmark and split, with the same columns, in a row."""
-    for _, group in groupby(results, key=lambda result: (result.key[:3], _columns(result))):
+    """Results that share a table: of one benchmark, split and couple of encoders, same columns."""
+    for _, group in groupby(results, key=lambda r: (r.key[:3], r.key[4], _columns(r))):
         yield list(group)
 
 
@@ -140,8 +140,7 @@ def markdown(results: Sequence[Result]) -> str:
 
 def title(result: Result) -> str:
     """Benchmark, split and encoders in a line."""
-    encoders = " with ".join(dict.fromkeys(result.encoders.values()))
-    return f"{result.benchmark}: {result.dataset}/{result.split}, {encoders}"
+    return f"{result.benchmark}: {result.dataset}/{result.split}, {result.key[4]}"
 
 
 def remarks(result: Result) -> list[str]:

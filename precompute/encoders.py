@@ -102,7 +102,7 @@ class FrozenEncoder:
         self.source = name if local else str(Path(name).resolve())
         name = str(demo_encoder(name)) if name in SHIPPED else name
         self.name, self.modality, self.options = name, modality, options
-        self.short_name = _short_name(name, options.layer) or modality
+        self.short_name = short_name(name, options.layer) or modality
         self.device = choose_device(options.device)
         self.precision = choose_precision(options.precision, self.device)
         self.model, missing = load_model(name, modality)
@@ -149,12 +149,18 @@ class FrozenEncoder:
         limit = getattr(self.processor, "model_max_length", None) or self.options.max_length
         return min(self.options.max_length, int(min(limit, 10**9)))
 
+    @torch.inference_mode()
     def _measure(self) -> tuple[int, int, int]:
+        """Widths of tokens and of the pooled vector, and the tokens of an image."""
         if self.modality == "text":
             one = self.encode_texts(self.tokenize(["a photo"]))
         else:
             blank = np.zeros((32, 32, 3), np.uint8)
-            one = self.encode_images(torch.from_numpy(self.preprocess(blank))[None])
+            pixels = torch.from_numpy(self.preprocess(blank))[None]
+            one = self.encode_images(pixels)
+            hidden, _ = self._forward(pixel_values=pixels.to(self.device))
+            if split_image_tokens(hidden, self.patch_count(pixels))[0] is None:
+                self.made_of["first_token"] = "mean"
         pooled_width = one.pooled.shape[1]
         if one.tokens is None:
             return pooled_width, pooled_width, 1
@@ -224,11 +230,17 @@ class FrozenEncoder:
         return Launched(to_cpu(pooled), None if whole is None else to_cpu(whole), lengths)
 
     def _image_tokens(self, cls: Tensor | None, patches: Tensor) -> Tensor:
+        """What stands for the whole image, then its patches, (B, L, D).
+
+        Where an encoder has no class token, as convolutional ones, the mean of the patches takes
+        its place: all image tokens of a cache are read alike.
+        """
         if self.options.layout != "tokens":
             return patches
+        first = patches.mean(1) if cls is None else cls
         if self.options.grid is not None:
             patches = pool_grid(patches, self.options.grid)
-        return patches if cls is None else torch.cat([cls[:, None], patches], dim=1)
+        return torch.cat([first[:, None], patches], dim=1)
 
     def patch_count(self, pixels: Tensor) -> int | None:
         """Patches that the encoder cuts an image of (B, 3, H, W) into; None if it does not tell."""
@@ -259,7 +271,7 @@ class FrozenEncoder:
         return hidden.float(), None if pooler is None else pooler.float().flatten(1)
 
 
-def _short_name(name: str, layer: int) -> str:
+def short_name(name: str, layer: int) -> str:
     """The last part of a name; an inner layer is an encoder of its own in a cache, and says so."""
     last = re.sub(r"[^\w.+-]+", "-", name.rstrip("/").split("/")[-1])
     return last if layer == -1 else f"{last}.layer{layer}"

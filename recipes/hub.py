@@ -91,8 +91,10 @@ def model_card(run: Run) -> str:
     config, encoders = run.config, run.model.encoders
     names = " and ".join(f"`{spec.name}` ({spec.modality})" for spec in encoders)
     results = read_results(run.folder / RESULTS_FOLDER)
-    keys = dict.fromkeys(result.key[:3] for result in results)
-    tables = "\n".join(markdown([r for r in results if r.key[:3] == key]) for key in keys)
+    keys = dict.fromkeys((r.key[:3], r.key[4]) for r in results)
+    tables = "\n".join(
+        markdown([r for r in results if (r.key[:3], r.key[4]) == key]) for key in keys
+    )
     return f"""---
 library_name: cbmf
 license: apache-2.0

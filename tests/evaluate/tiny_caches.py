@@ -186,7 +186,7 @@ def labelled_set(maker: Maker, dataset: str, split: str, images: int, seed: int 
 
 def identity_of(encoder: str, pool: str | None = None) -> str:
     """What `Stream.identity` of a stream by this encoder is."""
-    probe = StreamSpec("d", "s", "c", "text", "e", made_of(encoder, pool), "", 1, 1, 1)
+    probe = StreamSpec("d", "s", "c", "text", "e", made_of(encoder, pool), "digest", 1, 1, 1)
     return probe.identity
 
 

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tiny_inputs import picture, save_vit
+from tiny_inputs import picture, save_convolutional, save_vit
 
 from cbmf.cache.errors import InputError
 from cbmf.precompute.encoders import EncoderOptions, FrozenEncoder
@@ -127,3 +127,25 @@ def test_one_tower_of_clip_serves_as_an_encoder(tmp_path):
     CLIPImageProcessor(size=size, crop_size=size).save_pretrained(tmp_path)
     encoder = FrozenEncoder(str(tmp_path), "image", EncoderOptions(layout="tokens"))
     assert (encoder.pool, encoder.image_tokens, encoder.pooled_width) == ("cls+mean", 17, 32)
+
+
+def test_a_convolutional_encoder_gives_the_mean_of_its_cells_and_the_cells_behind_it(tmp_path):
+    folder = save_convolutional(tmp_path / "tiny-mobilenet")
+    options = EncoderOptions(layout="tokens")
+    encoder = FrozenEncoder(str(folder), "image", options)
+    pixels = torch.from_numpy(np.stack([encoder.preprocess(picture(i)) for i in range(3)]))
+    with torch.inference_mode():
+        output = encoder.model(pixel_values=pixels)
+    cells = output.last_hidden_state.flatten(2).transpose(1, 2).numpy()  # (3, 4, D)
+    encoded = encoder.encode_images(pixels)
+    np.testing.assert_allclose(encoded.pooled, cells.mean(1), atol=1e-5)
+    np.testing.assert_allclose(encoded.pooled, output.pooler_output.flatten(1), atol=1e-5)
+    assert encoded.tokens is not None
+    np.testing.assert_allclose(np.stack(encoded.tokens)[:, 0], cells.mean(1), atol=1e-5)
+    np.testing.assert_allclose(np.stack(encoded.tokens)[:, 1:], cells, atol=1e-5)
+    assert (encoder.pool, encoder.image_tokens) == ("mean", 5)
+    assert encoder.made_of["first_token"] == "mean"
+    pooled = FrozenEncoder(str(folder), "image", EncoderOptions())
+    assert pooled.identity == encoder.identity and pooled.image_tokens == 1
+    with pytest.raises(InputError, match="no class token; choose --pool mean"):
+        FrozenEncoder(str(folder), "image", EncoderOptions(pool="cls"))

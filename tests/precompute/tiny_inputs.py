@@ -52,3 +52,16 @@ def write_coco(root: Path, images: int = 40, split: str = "val") -> Path:
             table["annotations"].append(note)
     (root / "annotations" / f"captions_{split}2017.json").write_text(json.dumps(table))
     return root
+
+
+def save_convolutional(folder: Path) -> Path:
+    """A MobileNetV2 of random weights: it sees 64 x 64 pixels as 2 x 2 cells, 1280 wide."""
+    import torch
+    from transformers import MobileNetV2Config, MobileNetV2ImageProcessor, MobileNetV2Model
+
+    torch.manual_seed(0)
+    config = MobileNetV2Config(image_size=64, depth_multiplier=0.1)
+    MobileNetV2Model(config).save_pretrained(folder)
+    frame = {"height": 64, "width": 64}
+    MobileNetV2ImageProcessor(size={"shortest_edge": 72}, crop_size=frame).save_pretrained(folder)
+    return folder
