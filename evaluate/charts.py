@@ -1,7 +1,7 @@
 """Charts as SVG to stand in a page: their colours are the page's own, so they suit light and dark.
 
-The page that holds them defines `--line` and `--series-1` to `--series-6`. Nothing is loaded from
-elsewhere, and text is text. matplotlib loads Pillow, so it is imported by the functions alone.
+The page that holds them defines `--dim`, `--line` and `--series-1` to `--series-6`. Nothing is
+loaded from elsewhere, and text is text. matplotlib loads Pillow, so the functions alone import it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,10 +20,10 @@ from .figures import STYLES, Drawing, Line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK, FAINT = "#010101", "#020202"
+INK, DIM, FAINT = "#010101", "#030303", "#020202"
 SERIES = tuple(f"#0{number}0{number}0a" for number in range(1, 7))
 """Colours that stand for the page's own until the SVG is written."""
-THEME = {INK: "currentColor", FAINT: "var(--line)"} | {
+THEME = {INK: "currentColor", DIM: "var(--dim)", FAINT: "var(--line)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, start=1)
 }
 WIDTH_IN, HEIGHT_IN = 4.5, 2.9
@@ -39,7 +39,7 @@ _DROPPED = re.compile(
     r'| id="[A-Za-z0-9.]*_[0-9]+"| xmlns(:xlink)?="[^"]*"',
     re.DOTALL,
 )
-_SETTINGS = {
+_SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 8.5,
@@ -107,7 +107,7 @@ def line_chart(
 
     def paint(cell: Axes) -> None:
         for number, line in enumerate(lines):
-            colour = FAINT if line.kind == "chance" else SERIES[number % len(SERIES)]
+            colour = DIM if line.kind == "chance" else SERIES[number % len(SERIES)]
             values = factor * np.asarray(line.values)
             style = STYLES.get(line.kind, "-") if len(axis) > 1 else "o"
             cell.plot(axis, values, style, color=colour, label=line.label, linewidth=1.5)
@@ -120,6 +120,7 @@ def line_chart(
             cell.axvline(mark, color=INK, linestyle=":", linewidth=0.8)
         if logarithmic:
             cell.set_xscale("log")
+            cell.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         cell.set(xlabel=names[0], ylabel=names[1])
         cell.grid(True, linewidth=0.6)
 
@@ -224,12 +225,13 @@ def _svg(
 
     columns = 1 if any(len(label) > WIDE_LABEL for label in labels) else 2
     height = size[1] + LEGEND_LINE_IN * -(-len(labels) // columns)
-    with rc_context({**_SETTINGS, "svg.hashsalt": title}):
+    settings: Any = {**_SETTINGS, "svg.hashsalt": title}
+    with rc_context(settings):
         figure = Figure(figsize=(size[0], height), layout="constrained")
         cell = figure.subplots()
         paint(cell)
         if labels:
-            figure.legend(loc="outside lower center", ncols=columns, frameon=False)
+            figure.legend(loc="outside lower center", ncols=columns, frameon=False, markerscale=2)
         written = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(written, format="svg", transparent=True, metadata=nothing)

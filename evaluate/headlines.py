@@ -42,12 +42,13 @@ class Headline:
 
 
 def headlines(results: Sequence[Result]) -> list[Headline]:
-    """One for each benchmark, data set and direction, in the order of the results."""
+    """One for each benchmark, data set and direction, in the order of TOLD."""
     often = Counter(result.key[:4] for result in results)
     return [
         _headline(result, name, often[result.key[:4]] > 1)
+        for kind in TOLD
         for result in results
-        if (result.benchmark, result.protocol) in TOLD and result.rows
+        if (result.benchmark, result.protocol) == kind and result.rows
         for name in _told(result)
     ]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from PIL import Image
 
@@ -16,8 +17,9 @@ from ..precompute.datasets.paths import PathFinder
 from ..precompute.datasets.registry import DATASETS, existing_home, read_dataset
 from ..precompute.images import ImageSource
 
-SIDE, QUALITY = 144, 72
-"""Pixels of a small picture's longer side, and its JPEG quality: about 5 KB."""
+SIDE, WIDE_SIDE, QUALITY = 144, 288, 72
+"""Pixels of a small picture's longer side, of one on a page of few, and the JPEG quality: about 5
+and 15 KB."""
 TRIED = 20
 """Items of a column that are looked for before a folder is given up."""
 
@@ -30,6 +32,7 @@ class Pictures:
     ) -> None:
         """Pictures of `column` by the id of each; `root` is where they were looked for."""
         self._column, self._sources, self._root = column, sources, root
+        self.side = SIDE
 
     @property
     def missing(self) -> str:
@@ -46,15 +49,15 @@ class Pictures:
         try:
             if source is None or source.digest() != self._column.digests[row].tobytes():
                 return None
-            return small_picture(source.open())
+            return small_picture(source.open(), self.side)
         except (InputError, OSError):
             return None
 
 
-def small_picture(picture: Image.Image) -> str:
-    """A picture as a data URI, its longer side SIDE at most."""
+def small_picture(picture: Image.Image, side: int) -> str:
+    """A picture as a data URI, its longer side `side` pixels at most."""
     small = picture.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
+    small.thumbnail((side, side))
     content = io.BytesIO()
     small.save(content, "JPEG", quality=QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
@@ -114,8 +117,7 @@ def _read(name: str, split: str, column: str, home: Path) -> dict[str, ImageSour
         (read,) = read_dataset(name, home, [split]).splits
     except InputError:
         return {}
-    if column not in read.columns:
+    if column not in read.columns or read.columns[column].modality != "image":
         return {}
-    values = read.columns[column].values
-    pairs = zip(read.columns[column].ids, values, strict=True)
-    return {item_id: value for item_id, value in pairs if not isinstance(value, str)}
+    found = cast("Sequence[ImageSource]", read.columns[column].values)
+    return dict(zip(read.columns[column].ids, found, strict=True))

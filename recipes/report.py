@@ -90,22 +90,29 @@ def _chosen(results: Sequence[Result]) -> list[Result]:
 
 
 def _entries(runs: Sequence[Run], measured: Sequence[Sequence[Result]]) -> list[Entry]:
-    """The runs as columns of common tables; fits that differ in the seed alone are one system."""
-    recipes = {run.folder: _recipe(run) for run in runs}
+    """The runs as systems of common tables; fits that differ in the seed alone are one system."""
+    recipes = [_recipe(run) for run in runs]
     of_name: dict[str, dict[str, str]] = defaultdict(dict)  # model name -> recipe -> first run
-    for run in runs:
-        of_name[model_name(run)].setdefault(recipes[run.folder], run_name(run))
-    several = len(set(recipes.values())) > 1
-    entries = []
-    for run, results in zip(runs, measured, strict=True):
+    for run, recipe in zip(runs, recipes, strict=True):
+        of_name[model_name(run)].setdefault(recipe, run_name(run))
+    labels = []
+    for run, recipe in zip(runs, recipes, strict=True):
         name = model_name(run)
         same = of_name[name]
-        label = name if len(same) == 1 else f"{name} ({same[recipes[run.folder]]})"
+        labels.append(name if len(same) == 1 else f"{name} ({same[recipe]})")
+    shared: dict[tuple[str, ...], set[str]] = defaultdict(set)  # table -> labels in it
+    for label, results in zip(labels, measured, strict=True):
+        for result in results:
+            shared[result.key[:4]].add(label)
+    entries = []
+    for run, label, results in zip(runs, labels, measured, strict=True):
+        own = []
         often = Counter(result.key[:4] for result in results)
-        own = [
-            _told_apart(r, name, label, several, of_several=often[r.key[:4]] > 1) for r in results
-        ]
-        entries.append(Entry(label, run.config.seed, own, name))
+        for result in results:
+            beside = f", beside {label}" if len(shared[result.key[:4]]) > 1 else ""
+            encoders = f", {_encoders(result)}" if often[result.key[:4]] > 1 else ""
+            own.append(_told_apart(result, model_name(run), label, beside, encoders))
+        entries.append(Entry(label, run.config.seed, own, model_name(run)))
     return entries
 
 
@@ -115,18 +122,20 @@ def _recipe(run: Run) -> str:
     return value_digest([fit, run.dataset, [spec.identity for spec in run.model.encoders]])
 
 
-def _told_apart(result: Result, name: str, label: str, several: bool, of_several: bool) -> Result:
+def _encoders(result: Result) -> str:
+    return " with ".join(dict.fromkeys(result.encoders.values()))
+
+
+def _told_apart(result: Result, name: str, label: str, beside: str, encoders: str) -> Result:
     """The result with its rows named so that no two systems of a common table share a name.
 
     Args:
         result: Of a run.
         name: What it calls the model.
         label: What the common tables call it.
-        several: Whether they are of several models: what was fitted beside is named after its own.
-        of_several: Whether the run has the same benchmark of other encoders too.
+        beside: What to add to the name of what was fitted beside.
+        encoders: What to add to the names of all models, where a run has the same of others too.
     """
-    encoders = f", {' with '.join(dict.fromkeys(result.encoders.values()))}" if of_several else ""
-    beside = f", beside {label}" if several else ""
 
     def named(row: Row) -> str:
         if row.kind == "untrained":

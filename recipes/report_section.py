@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..cache.catalog import Cache
 from ..cache.errors import CbmfError
@@ -22,7 +22,8 @@ from ..evaluate.learning import learning_charts
 from ..evaluate.results import Result
 from ..evaluate.sides import default_split, run_name
 from ..evaluate.spaces import Space, plane, separation, spaces
-from ..evaluate.tables import sections_of, title
+from ..evaluate.tables import Section as Table
+from ..evaluate.tables import remarks, sections_of, title, together
 from ..train.run import Run
 from .page import Card, card_of
 from .pictures import Pictures, find_pictures
@@ -90,8 +91,8 @@ class Section:
     shelves: list[Shelf] = field(default_factory=list)
     without_pictures: str = ""
     mistakes: list[Mistakes] = field(default_factory=list)
-    figures: list[tuple[str, Any]] = field(default_factory=list)
-    """Title of each result, and the sections of its table."""
+    figures: list[tuple[str, list[Table], list[str]]] = field(default_factory=list)
+    """Of each benchmark: title, parts of its table, remarks."""
     streams: list[tuple[str, ...]] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
@@ -123,7 +124,14 @@ def section_of(
         about=about(run),
         headlines=headlines(results),
         commands=rebuild_commands(run, cache.root, root),
-        figures=[(title(result), sections_of(result)) for result in results],
+        figures=[
+            (
+                title(group[0]),
+                [part for each in group for part in sections_of(each)],
+                remarks(group[0]),
+            )
+            for group in together(results)
+        ],
     )
     if not results:
         section.left_out.append(f"figures: none yet; cbmf evaluate all --run {run.folder}")

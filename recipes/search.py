@@ -25,7 +25,7 @@ from ..precompute.encoders import EncoderOptions, short_name, with_layer
 from ..precompute.images import decode
 from ..train.run import Run
 from .page import Card, card_of, write_page
-from .pictures import Pictures, find_pictures, small_picture
+from .pictures import WIDE_SIDE, Pictures, find_pictures, small_picture
 from .pipeline import load_pipeline
 
 PROMPT = "prompt"
@@ -136,7 +136,7 @@ def search(
             item_id="",
             text=shown or "",
             about="",
-            picture=None if picture is None else small_picture(picture),
+            picture=None if picture is None else small_picture(picture, WIDE_SIDE),
             file=picture is not None,
         ),
         run=run_name(run),
@@ -207,6 +207,8 @@ def write_gallery(answer: Answer, path: Path, root: Path | None) -> Path:
     items, column = answer.items, answer.column
     of_images = items.column(column).modality == "image"
     pictures = find_pictures(items, column, root) if of_images else None
+    if pictures is not None:
+        pictures.side = WIDE_SIDE
     return write_page(
         path,
         "search.html",
