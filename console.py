@@ -284,13 +284,17 @@ def _epoch(values: dict[str, float]) -> str:
 
 def fit_summary(run: Run) -> None:
     """The last lines of a fit."""
+    from .train.config import SOLVED
     from .train.history import read_summary
 
     console = out()
     summary = read_summary(run.folder)
     kept = summary["best"]
+    tried, each = summary["epochs"], "epoch"
+    if run.config.method in SOLVED:
+        each = "solution"
     console.print(
-        f"{summary['epochs']} epochs in {duration(summary['seconds'])}; kept epoch "
+        f"{tried} {each}{'s' if tried > 1 else ''} in {duration(summary['seconds'])}; kept {each} "
         f"{kept['epoch']:.0f}, mean recall in validation {kept['val_recall']:.1%}"
     )
     console.print(f"run: {run.folder}", markup=False, soft_wrap=True)

@@ -32,7 +32,7 @@ from .validation import validate
 
 SOLVED = "solved"
 """What the summary says of how such a fit ended."""
-TRAINING_ITEMS = 500
+TRAINING_ITEMS = 200
 """Left items over which the training loss is told, at most."""
 
 
