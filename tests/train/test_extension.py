@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
 from cbmf.cache.errors import CacheError, InputError, RunError
@@ -121,9 +122,13 @@ def test_only_the_new_part_gets_gradients(small, fitted, chunk_size):
     }
 
 
-def test_the_loss_is_that_of_the_new_encoder_with_each_old_one_which_have_no_dropout(small, fitted):
-    calm = {"input_dropout": 0.0, "projection_dropout": 0.0, "token_dropout": 0.0, "mixup": 0.0}
-    step, banks, batch = first_step(small, fitted(layout="tokens"), **calm)
+@pytest.mark.parametrize(("column", "token_dropout"), [("image", 0.0), ("text", 0.75)])
+def test_the_loss_is_that_with_each_old_encoder_of_which_nothing_is_left_out(
+    small, fitted, column, token_dropout
+):
+    calm = {"input_dropout": 0.0, "projection_dropout": 0.0, "token_dropout": token_dropout}
+    base = fitted(layout="tokens", column=column)
+    step, banks, batch = first_step(small, base, mixup=0.0, **calm)
     found = step.backward(banks, batch, generator(0, 0, purpose=2))
     assert step.model.config.block_dropout > 0  # of the shared part, which is held
     step.model.eval()
@@ -136,8 +141,7 @@ def test_the_loss_is_that_of_the_new_encoder_with_each_old_one_which_have_no_dro
         for other in (vit, bert):
             logits = step.model.temperature.scale() * conv @ other.T
             partner = torch.arange(len(logits))
-            cross = torch.nn.functional.cross_entropy
-            losses.append((cross(logits, partner) + cross(logits.T, partner)) / 2)
+            losses.append((cross_entropy(logits, partner) + cross_entropy(logits.T, partner)) / 2)
     torch.testing.assert_close(found, torch.stack(losses).mean(), rtol=1e-5, atol=1e-6)
 
 

@@ -1,6 +1,8 @@
 """More than two encoders in one model: every two of them are compared, each is run once a batch."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -226,7 +228,7 @@ def test_all_encoders_of_a_side_see_the_same_items_and_pairs_without_one_are_lef
 
 
 def test_mixing_gives_the_items_of_a_side_one_partner_in_all_its_encoders(three):
-    options = {**TINY, "batch_size": 30, "captions_per_image": 1}
+    options = {**TINY, "batch_size": 30, "captions_per_image": 2}
     step, banks, batch = first_step(
         three(conv={"width": 12}), preset("best", left=IMAGES, **options)
     )
@@ -314,3 +316,33 @@ def test_three_text_encoders_are_fitted_on_mined_pairs(small, undrawn, tmp_path)
     # Two encoders of one side have been brought together too: a text is near those of its image.
     near = (F.normalize(one) @ F.normalize(two).T).argmax(1)
     assert (near // 3 == torch.arange(len(near)) // 3).float().mean() > 0.9
+
+
+@pytest.mark.slow
+def test_two_processes_fit_and_extend_what_one_does(small, tmp_path):
+    """As one process, but for the order in which numbers are added."""
+    small.image_text(images=60)
+    small.encoder("tiny-conv")
+    calm = {**TINY, **CALM, "epochs": 2, "batch_size": 30, "baseline": False}
+    calm.pop("token_dropout")
+    several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    sets = [f"--set={name}={value}" for name, value in calm.items()]
+    free = [f"--set={name}=0.0" for name in ("input_dropout", "projection_dropout")]
+    for name, start in (("one", [sys.executable]), ("two", several)):
+        out = tmp_path / name
+        line = [*start, "-m", "cbmf", "fit", "--cache", str(small.root), "--device", "cpu"]
+        three = ["--left", "tiny-vit", "--left", "tiny-conv", *sets, "--out", str(out / "three")]
+        pair = ["--left", "tiny-vit", *sets, "--out", str(out / "pair")]
+        more = ["--extend", str(out / "pair"), "--add", "tiny-conv", *free]
+        for words in (three, pair, [*more, "--out", str(out / "more")]):
+            done = subprocess.run([*line, *words], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+    for run in ("three", "more"):
+        one, two = (weights(tmp_path / name / run) for name in ("one", "two"))
+        for name in one:
+            torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+    assert all(
+        torch.equal(weights(tmp_path / "two" / "more")[name], value)
+        for name, value in weights(tmp_path / "two" / "pair").items()
+        if name != "context.vectors"
+    )
