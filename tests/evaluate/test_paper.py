@@ -3,7 +3,14 @@ from dataclasses import replace
 
 import pytest
 
-from cbmf.evaluate.paper import Entry, paper_tables, to_json, to_markdown
+from cbmf.evaluate.paper import (
+    Entry,
+    headings,
+    paper_tables,
+    shown,
+    to_json,
+    to_markdown,
+)
 from cbmf.evaluate.paper_drawings import drawings
 from cbmf.evaluate.paper_specs import SPECS
 from cbmf.evaluate.results import Result, Row
@@ -144,3 +151,20 @@ def test_what_was_measured_on_other_candidates_is_not_set_beside_the_others():
     assert [r.system for r in table.rows if r.kind == "model"] == ["all"]
     assert table.notes[-1] == "measured on other candidates, and left out: few, seed 0"
     assert drawings([table])
+
+
+def test_what_the_paper_has_not_measured_has_tables_too_where_they_are_asked_for():
+    entries = [
+        Entry("cbmf-add", 0, [result([row("cbmf-add", "model", 0.6)], dataset=name)])
+        for name in ("pets", "pets2", "cifar10")
+    ]
+    assert [table.spec.number for table in paper_tables(entries)] == ["Table IV"]
+    tables = paper_tables(entries, others=True)
+    assert [(table.spec.number, table.where) for table in tables] == [
+        ("Table IV", "cifar10/test"),
+        ("", "pets/test"),
+        ("", "pets2/test"),
+    ]
+    assert headings(tables[1]) == ["top-1"]
+    ((figure,),) = shown(tables[1])
+    assert (figure.text, figure.spread, figure.best) == ("60.0", " ±1.0", True)
