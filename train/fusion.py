@@ -28,6 +28,7 @@ class Context(nn.Module):
 
     def __init__(self, encoders: int, config: ModelConfig) -> None:
         super().__init__()
+        self.held = 0
         self.vectors = nn.Parameter(torch.randn(encoders, CONTEXT_FEATURES) * CONTEXT_DEVIATION)
         if config.fusion == "concat":
             layers = [nn.Linear(CONTEXT_FEATURES, CONCAT_FEATURES), nn.LayerNorm(CONCAT_FEATURES)]
@@ -44,14 +45,13 @@ class Context(nn.Module):
 
     def hold(self, count: int) -> None:
         """Let the first `count` vectors be as they are: only those behind them get gradients."""
+        self.held = count
         self.vectors.requires_grad_(True)
-        self.vectors.register_hook(
-            lambda gradient: torch.cat([torch.zeros_like(gradient[:count]), gradient[count:]])
-        )
 
     def forward(self, encoder: int) -> Tensor:
         """The context of an encoder, (D,); for `concat` (10,)."""
-        return self.mlp(self.vectors[encoder])
+        vector = self.vectors[encoder]
+        return self.mlp(vector.detach() if encoder < self.held else vector)
 
 
 class Fusion(nn.Module):
