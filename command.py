@@ -72,6 +72,7 @@ def _take_config(ctx: typer.Context, path: Path | None) -> Path | None:
         table = own
     options = [option for option in ctx.command.params if "--config" not in option.opts]
     plain = {_written(option): option.name for option in options}
+    repeated = {option.name for option in options if getattr(option, "multiple", False)}
     chosen: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, dict) and key != "set":
@@ -83,7 +84,7 @@ def _take_config(ctx: typer.Context, path: Path | None) -> Path | None:
             )
         if isinstance(value, dict):
             value = [f"{setting}={_plain(of)}" for setting, of in value.items()]
-        chosen[name] = value
+        chosen[name] = [value] if name in repeated and not isinstance(value, list) else value
     ctx.default_map = {**(ctx.default_map or {}), **chosen}
     return path
 

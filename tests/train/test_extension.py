@@ -262,6 +262,13 @@ def test_the_commands_fit_three_encoders_and_extend_a_run(small, fitted, tmp_pat
     done = cli.invoke(app, ["fit", *common, *three, *sizes, "--set", "baseline=false"])
     assert done.exit_code == 0, done.output
     assert len(Run.load(tmp_path / "three").model.encoders) == 3
+    file = tmp_path / "fit.toml"
+    file.write_text(f'left = "tiny-conv"\nlayout = "pooled"\nout = "{tmp_path / "one"}"\n')
+    done = cli.invoke(
+        app, ["fit", *common, *sizes, "--set", "baseline=false", "--config", str(file)]
+    )
+    assert done.exit_code == 0, done.output
+    assert Run.load(tmp_path / "one").model.encoders[0].name == "tiny-conv"
     extension = ("--extend", str(base.folder), "--add", "tiny-conv", "--out", str(tmp_path / "new"))
     done = cli.invoke(app, ["fit", *common, *extension])
     assert done.exit_code == 0, done.output
