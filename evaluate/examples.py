@@ -65,17 +65,18 @@ class Gallery:
     wrong: list[Example]
 
 
-def galleries(task: Task, space: Space, seed: int = 0) -> list[Gallery]:
+def galleries(task: Task, space: Space, each: int = EACH, seed: int = 0) -> list[Gallery]:
     """Both directions of a split, the queries drawn at random among the right and the wrong.
 
     Args:
         task: The split.
         space: What the model makes of it.
+        each: Queries of either kind at most.
         seed: Of the draw.
     """
     left, right = _Part(task.left, space.left), _Part(task.right, space.right)
     forth, back = task.directions
-    return [_gallery(forth, left, right, seed), _gallery(back, right, left, seed)]
+    return [_gallery(forth, left, right, each, seed), _gallery(back, right, left, each, seed)]
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,13 @@ class _Part:
     """(n, D) float32."""
 
 
-def _gallery(way: Direction, queries: _Part, candidates: _Part, seed: int) -> Gallery:
+def _gallery(way: Direction, queries: _Part, candidates: _Part, each: int, seed: int) -> Gallery:
     ranks = best_ranks(queries.vectors, candidates.vectors, way.positives, way.ignored)
     random = np.random.default_rng(seed)
     right, wrong = (
         [
             _example(int(place), int(ranks[place]), way, queries, candidates)
-            for place in random.permutation(np.flatnonzero(kind))[:EACH]
+            for place in random.permutation(np.flatnonzero(kind))[:each]
         ]
         for kind in (ranks == 1, ranks > 1)
     )

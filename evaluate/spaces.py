@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..train.config import SOLVED
 from ..train.run import Run
 from .ranks import Relation
 from .retrieval import Task
@@ -66,21 +67,24 @@ class Plane:
     """Distance of the two sides' centres in the whole space, over all items; 0 to 2."""
 
 
-def spaces(run: Run, task: Task) -> tuple[Space, Space]:
-    """Both sides before fusion and after it.
+def spaces(run: Run, task: Task) -> dict[str, Space]:
+    """Both sides `Before` fusion, if there is something to compare with, and `After` it.
 
     Before are the encoders' own pooled vectors if they are of equal width, else what the untrained
-    model makes of them: vectors of two widths have no cosine.
+    model makes of them: vectors of two widths have no cosine. A method that is solved for has no
+    untrained model.
     """
     device = run.model.temperature.log_scale.device
     left, right = task.left, task.right
     after = System(model_name(run), "model", run.model, left, right, run)
+    found = {"After": Space(after.name, *after.embed(device))}
     if left.stream.pooled_width == right.stream.pooled_width:
         before = System("the encoders' own vectors", "raw", None, left, right, run)
-    else:
+    elif run.config.method not in SOLVED:
         before = System("untrained model", "untrained", run.untrained, left, right, run)
-    both = [Space(system.name, *system.embed(device)) for system in (before, after)]
-    return both[0], both[1]
+    else:
+        return found
+    return {"Before": Space(before.name, *before.embed(device)), **found}
 
 
 def drawn_pairs(positives: Relation, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -31,8 +31,13 @@ def rebuild_commands(run: Run, cache_root: Path, root: Path | None) -> list[str]
     """
     cache = ("--cache", str(cache_root))
     lines = list(_precompute(run, cache, root))
+    extends = read_card(run.folder).get("extends")
     if run.config.preset == END_TO_END:
         lines.insert(0, _line("convirt", run.dataset, "--out", str(run.folder.parent)))
+    elif extends:
+        old = run.folder.parent / str(extends.get("run"))
+        added = ("--add", run.model.encoders[-1].name)
+        lines.append(_line("fit", *cache, "--extend", str(old), *added, "--out", str(run.folder)))
     else:
         flags = list(_fit_flags(run.config))
         lines.append(

@@ -9,6 +9,7 @@ from ..cache.catalog import Cache
 from ..cache.errors import CacheError, InputError
 from ..cache.files import read_json
 from ..evaluate.systems import model_name
+from ..train.config import SOLVED
 from ..train.history import SUMMARY_NAME, read_summary
 from ..train.run import ENVIRONMENT_NAME, Run
 
@@ -24,6 +25,8 @@ def about(run: Run) -> str:
     if not (run.folder / SUMMARY_NAME).exists():
         return f"{text}; the fit was interrupted, this is its best epoch until then."
     summary = read_summary(run.folder)
+    if config.method in SOLVED:
+        return f"{text}, solved in {console.duration(summary['seconds'])}."
     return (
         f"{text} in {summary['epochs']} epochs and {console.duration(summary['seconds'])}, "
         f"of which epoch {summary['best']['epoch']:.0f} is kept."

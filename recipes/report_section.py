@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from ..cache.catalog import Cache
 from ..cache.errors import CbmfError
 from ..cache.items import Items
@@ -160,11 +162,11 @@ def _add_pairs(section: Section, cache: Cache, run: Run, root: Path | None, exam
     section.split = f"{run.dataset}/{split}"
     both = spaces(run, task)
     positives = task.directions[0].positives
-    apart = [separation(space, positives) for space in both]
-    everything = [values for each in apart for values in (each.true, each.random)]
-    span = float(min(map(min, everything))), float(max(map(max, everything)))
+    apart = [separation(space, positives) for space in both.values()]
+    everything = np.concatenate([part for each in apart for part in (each.true, each.random)])
+    span = float(everything.min()), float(everything.max())
     names = retrieval.side_names(items.pairs)
-    for when, space, each in zip(("Before", "After"), both, apart, strict=True):
+    for (when, space), each in zip(both.items(), apart, strict=True):
         groups = {"pairs that belong together": each.true, "random pairs": each.random}
         chart_title = f"{when}: {space.name}"
         section.histograms.append(histogram_chart(chart_title, groups, span, "cosine"))
@@ -172,7 +174,7 @@ def _add_pairs(section: Section, cache: Cache, run: Run, root: Path | None, exam
         section.planes.append(_plane_chart(section, chart_title, space, names, task))
     pictures = _Album(items, root)
     section.shelves = [
-        _shelf(items, gallery, pictures) for gallery in galleries(task, both[1], examples)
+        _shelf(items, gallery, pictures) for gallery in galleries(task, both["After"], examples)
     ]
     section.without_pictures = pictures.missing
 

@@ -47,6 +47,15 @@ def test_examples_are_what_the_whole_matrix_says(maker, tmp_path):
         assert len(gallery.right) <= EACH and len(gallery.wrong) <= EACH
 
 
+def test_no_more_are_shown_than_asked_for(maker, tmp_path):
+    items = caption_set(maker, "toy", "test", 20)
+    task = prepare(maker.cache, items, run_of(tmp_path / "run"))
+    shape = torch.Generator().manual_seed(0)
+    left, right = (F.normalize(torch.randn(n, 6, generator=shape), dim=1) for n in (20, 100))
+    for gallery in galleries(task, Space("s", left, right), each=2):
+        assert len(gallery.wrong) == 2 and len(gallery.right) <= 2
+
+
 def test_without_a_mistake_there_are_only_right_ones(maker, tmp_path):
     forth = gallery_of(maker, tmp_path, noise=0.0)[3][0]
     assert forth.right_share == 1.0 and forth.wrong == []

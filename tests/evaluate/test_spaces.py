@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from cbmf.evaluate.ranks import Relation
 from cbmf.evaluate.retrieval import prepare
 from cbmf.evaluate.spaces import Space, plane, separation, spaces
+from cbmf.train.config import preset
 
 
 def pairs(count, each=2):
@@ -46,7 +47,7 @@ def test_a_gap_is_the_distance_of_the_centres_and_a_plane_keeps_distances():
 def test_before_is_the_untrained_model_where_the_widths_differ(maker, tmp_path):
     items = caption_set(maker, "toy", "test", 12)
     run = run_of(tmp_path / "run")
-    before, after = spaces(run, prepare(maker.cache, items, run))
+    before, after = spaces(run, prepare(maker.cache, items, run)).values()
     assert before.name == "untrained model" and after.name == "cbmf-add"
     assert before.left.shape == (12, 8) and before.right.shape == (60, 8)
     assert not torch.allclose(before.left, after.left)
@@ -62,6 +63,13 @@ def test_before_are_the_encoders_own_vectors_where_they_can_be_compared(maker, t
 
     ear = EncoderSpec("ear", "text", "text", identity_of("ear"), 12)
     run = run_of(tmp_path / "run", (EYE, ear))
-    before, _ = spaces(run, prepare(maker.cache, items, run))
+    before = spaces(run, prepare(maker.cache, items, run))["Before"]
     unit = image / np.linalg.norm(image, axis=1, keepdims=True)
     assert np.allclose(before.left.numpy(), unit, atol=1e-5)
+
+
+def test_a_method_that_is_solved_for_has_no_before_without_equal_widths(maker, tmp_path):
+    items = caption_set(maker, "toy", "test", 12)
+    run = run_of(tmp_path / "run")
+    run.config = preset("csa")
+    assert list(spaces(run, prepare(maker.cache, items, run))) == ["After"]
