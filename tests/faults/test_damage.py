@@ -8,7 +8,7 @@ import pytest
 from campaign import digests, shards
 
 from cbmf.cache.catalog import Cache
-from cbmf.cache.errors import CacheError, CbmfError, RunError
+from cbmf.cache.errors import CacheError, RunError
 from cbmf.cache.stream import Stream
 from cbmf.cache.upkeep import verify
 from cbmf.train.upkeep import verify_run
@@ -161,11 +161,10 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(workshop, undisturbed, unfi
 def test_a_damaged_shard_stops_a_fit_in_one_line(workshop, undisturbed, tmp_path):
     cache = tmp_path / "cache"
     shutil.copytree(undisturbed, cache)
-    path = next(iter(sorted(cache.rglob("00001.h5"))))
+    path = next(cache.glob("coco2017/train/image@*/00001.h5"))
     content = bytearray(path.read_bytes())
     content[-300] ^= 1
     path.write_bytes(content)
     assert workshop.run(workshop.fit(cache, tmp_path / "run")) == 1
     said = workshop.words_said()
     assert "00001.h5" in said and "cbmf cache verify" in said and "Traceback" not in said
-    assert issubclass(CacheError, CbmfError)
