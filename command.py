@@ -67,7 +67,7 @@ def _take_config(ctx: typer.Context, path: Path | None) -> Path | None:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise typer.BadParameter(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    own = table.get(ctx.info_name)
+    own = table.get(str(ctx.info_name))
     if isinstance(own, dict):
         table = own
     options = [option for option in ctx.command.params if "--config" not in option.opts]

@@ -160,7 +160,7 @@ def _reserve(file: h5py.File, name: str, array: np.ndarray) -> int:
 def _segments(sketch: _Sketch, places: Mapping[int, np.ndarray]) -> Iterator[memoryview]:
     """All bytes of the file, from first to last."""
     views = {at: memoryview(piece) for at, piece in sketch.pieces.items()}
-    views.update({at: memoryview(array).cast("B") for at, array in places.items()})
+    views.update({at: array.data.cast("B") for at, array in places.items()})
     end = 0
     for at in sorted(views):
         if at < end:

@@ -65,5 +65,5 @@ def tensors_digest(tensors: Mapping[str, Tensor], state: Mapping[str, Any] | Non
     for name, value in sorted(tensors.items()):
         plain = value.detach().cpu().contiguous()
         whole.update(f"{name} {tuple(plain.shape)} {plain.dtype}\n".encode())
-        whole.update(plain.flatten().view(torch.uint8).numpy())
+        whole.update(plain.flatten().view(torch.uint8).numpy().data)
     return whole.hexdigest()
