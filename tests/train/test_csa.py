@@ -51,9 +51,10 @@ def test_directions_and_correlations_are_those_of_scikit_learn_up_to_sign():
             assert abs(np.corrcoef(got[:, i], wanted[:, i])[0, 1]) == pytest.approx(1, abs=1e-4)
 
 
-def test_variates_have_variance_1_and_only_partners_are_correlated():
+@pytest.mark.parametrize("standardise", [True, False])
+def test_variates_have_variance_1_and_only_partners_are_correlated(standardise):
     left, right = related(400)
-    model = solved(left, right)
+    model = solved(left, right, standardise=standardise)
     one, two = variates(model, 0, left), variates(model, 1, right)
     together = np.cov(np.concatenate([one, two], axis=1).T, bias=True)
     expected = np.eye(10)
