@@ -22,8 +22,9 @@ from .projections import keep, projected, rows_path
 
 FEW_ITEMS = 10_000
 """Up to so many are looked through whole."""
-PROBED = 64
-"""Of the index's lists, how many are looked into for a query."""
+PROBED, LEARNED = 64, 50
+"""Of the index's lists, how many are looked into for a query; items a list that their centres are
+learned from."""
 INDEX = "index"
 
 
@@ -81,11 +82,12 @@ def _build(faiss: Any, rows: np.ndarray) -> Any:
     if count <= FEW_ITEMS:
         index = faiss.IndexScalarQuantizer(width, half, product)
     else:
-        lists = 4 * math.isqrt(count)
+        lists = 2 * math.isqrt(count)
         coarse = faiss.IndexFlatIP(width)
         index = faiss.IndexIVFScalarQuantizer(coarse, width, lists, half, product)
         index.nprobe = PROBED
-    index.train(rows)
+    some = np.random.default_rng(0).permutation(count)[: LEARNED * 2 * math.isqrt(count)]
+    index.train(rows[np.sort(some)])
     index.add(rows)
     return index
 

@@ -25,6 +25,8 @@ REPORT_NAME = "report.html"
 FEW_RUNS = 3
 """Runs up to which each gallery has many examples; the page shall stay under 3 MB."""
 EXAMPLES = {True: 4, False: 2}
+NAMED_RUNS = 4
+"""Runs up to which the page's title names them."""
 
 
 def silent(text: str) -> None:
@@ -67,7 +69,9 @@ def write_report(
     return write_page(
         out,
         "report.html",
-        title=", ".join(section.name for section in sections),
+        title=", ".join(section.name for section in sections)
+        if len(sections) <= NAMED_RUNS
+        else f"{len(sections)} runs",
         sections=sections,
         tables=[(table, headings(table), shown(table)) for table in tables],
         curves=_curves(tables),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +54,13 @@ def test_flickr8k_and_cifar10_through_all_three_stages(tmp_path):
         )
         assert model > 5 * chance and model > 5 * untrained
     assert found["zero-shot", "ensemble", "model", "top-1"] > 0.2
+    run = path.parents[1]
+    cbmf("report", run, "--root", shared / "data", "--out", "report.html", cwd=tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert len(page) < 3 * 2**20 and page.count("data:image/jpeg") > 30
+    assert "Zero-shot on cifar10-limit300/test" in page and "Left out" not in page
+    said = cbmf("search", run, "a dog runs on the grass", "--html", "found.html", cwd=tmp_path)
+    assert said.count("dog") >= 5  # in the captions of the ten images, and no other encoder named
+    picture = shared / "data" / "flickr8k" / "Images" / re.findall(r"Images/(\S+\.jpg)", said)[0]
+    texts = cbmf("search", run, "--image", picture, "-k", "20", cwd=tmp_path)
+    assert picture.name in texts  # one of its own captions
