@@ -28,6 +28,8 @@ VERSION = 1
 """Of the arithmetic in `project`: another one makes all rows anew."""
 LARGEST_BYTES = 2 * 2**30
 """Rows that take more are not kept: two million items at 256 features."""
+WIDEST = 4096
+"""Features of a row that is kept, at most: wider ones, as ASIF's, are sooner made than read."""
 ROWS = "rows"
 
 
@@ -49,7 +51,7 @@ def projected(run: Run, model: Aligner, encoder: int, stream: Stream) -> Tensor:
     """
     stream.require_complete()
     shape = (len(stream), model.width)
-    if shape[0] * shape[1] * 4 > LARGEST_BYTES:
+    if shape[0] * shape[1] * 4 > LARGEST_BYTES or model.width > WIDEST:
         return project(model, encoder, stream)
     device = model.temperature.log_scale.device
     path = rows_path(run, model, encoder, stream)

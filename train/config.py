@@ -215,7 +215,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "fusemix": {
         **_HEADS,
         "method": "fusemix",
-        # Of 1 and 2 blocks, and batches of 512 and 1,024, what validates best on Flickr8k's 6,000 images.
+        # Of 1 and 2 blocks, batches of 512 and 1,024, what validates best on Flickr8k.
         "blocks": 1,
         "batch_size": 512,
         "width": 512,
