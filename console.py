@@ -290,7 +290,7 @@ def fit_summary(run: Run) -> None:
     console = out()
     summary = read_summary(run.folder)
     kept = summary["best"]
-    tried, each = summary["epochs"], "solution" if run.config.method in SOLVED else "epoch"
+    tried, each = summary["epochs"], "choice" if run.config.method in SOLVED else "epoch"
     console.print(
         f"{tried} {each}{'s' if tried > 1 else ''} in {duration(summary['seconds'])}; kept {each} "
         f"{kept['epoch']:.0f}, mean recall in validation {kept['val_recall']:.1%}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..cache.errors import RunError
 from ..cache.files import new_file, read_json
+from .config import SOLVED
 from .history import read_history
 
 CURVES_NAME = "curves.png"
@@ -36,14 +37,16 @@ def draw_curves(
     floor: Sequence[dict[str, float]],
     path: Path,
     sides: tuple[str, str] = ("left", "right"),
+    axis: str = "epoch",
 ) -> None:
-    """Draw losses and validation recalls over epochs.
+    """Draw losses and validation recalls over epochs, or over the choices of what was solved.
 
     Args:
         history: Lines of history.jsonl.
         floor: Those of the linear heads, whose best mean recall is drawn as a level; may be empty.
         path: The PNG to write.
         sides: What the two sides are called, such as image and text.
+        axis: What a line of the history is.
     """
     from matplotlib.figure import Figure
 
@@ -52,7 +55,7 @@ def draw_curves(
     losses, recalls = figure.subplots(1, 2)
     for name, label in (("train_loss", "training"), ("val_loss", "validation")):
         losses.plot(epochs, [line[name] for line in history], marker=".", label=label)
-    losses.set(xlabel="epoch", ylabel="contrastive loss (nats a pair)", title="Loss")
+    losses.set(xlabel=axis, ylabel="contrastive loss (nats a pair)", title="Loss")
     left, right = sides
     ways = (("left_to_right", f"{left} → {right}"), ("right_to_left", f"{right} → {left}"))
     for depth, style in ((10, ":"), (5, "--"), (1, "-")):
@@ -64,7 +67,7 @@ def draw_curves(
     if floor:
         level = 100 * max(line["val_recall"] for line in floor)
         recalls.axhline(level, color="0.5", linestyle="-.", label="linear heads: their best mean")
-    recalls.set(xlabel="epoch", ylabel="recall (%)", title="Validation recall", ylim=(0, None))
+    recalls.set(xlabel=axis, ylabel="recall (%)", title="Validation recall", ylim=(0, None))
     for axes in (losses, recalls):
         axes.grid(alpha=0.3)
     losses.legend(fontsize=8)
@@ -76,6 +79,8 @@ def draw_curves(
 if __name__ == "__main__":
     _run, _floor = (Path(word) for word in sys.argv[1:])
     _level = read_history(_floor) if _floor.exists() else []
-    _first, _second, *_ = read_json(_run / "config.json")["encoders"]
+    _card = read_json(_run / "config.json")
+    _first, _second, *_ = _card["encoders"]
     _sides = (_first["column"], _second["column"])
-    draw_curves(read_history(_run), _level, _run / CURVES_NAME, _sides)
+    _axis = "choice" if _card["method"] in SOLVED else "epoch"
+    draw_curves(read_history(_run), _level, _run / CURVES_NAME, _sides, _axis)

@@ -31,6 +31,7 @@ def run(maker, out, layout="pooled", **options):
     return found, fitted, said
 
 
+@pytest.mark.slow
 def test_every_method_stands_in_one_table_and_attention_on_one_token_is_left_out(maker, tmp_path):
     found, fitted, said = run(maker, tmp_path / "out")
     attention = {"dot", "additive", "general"}
@@ -84,6 +85,7 @@ def test_other_benchmarks_have_tables_of_their_own(maker, tmp_path):
     assert len(read_json(tmp_path / "out" / "compare.json", 1)["benchmarks"]) >= 1
 
 
+@pytest.mark.slow
 def test_on_tokens_every_fusion_is_fitted_and_peers_read_pooled_vectors(maker, tmp_path):
     found, _, _ = run(
         maker, tmp_path / "out", "tokens", methods=("dot", "general", "linear", "asif")
