@@ -42,6 +42,17 @@ def new_file(path: Path) -> Iterator[Path]:
             raise
 
 
+def abandoned(folder: Path) -> list[Path]:
+    """Half-written files of a folder that no living process holds."""
+    found = [path for path in folder.iterdir() if path.name.endswith(PART)]
+    return [path for path in found if not _alive(path)]
+
+
+def _alive(part: Path) -> bool:
+    pid = part.name.removesuffix(PART).rpartition(".")[2]
+    return pid.isdigit() and Path(f"/proc/{pid}").exists()
+
+
 @contextmanager
 def full_disk_is_one_line(path: Path) -> Iterator[None]:
     """Turn any 'no space left' of the block, h5py's wording included, into a DiskFullError."""

@@ -52,6 +52,11 @@ def _check_items(path: Path) -> list[Finding]:
 
 
 def _check_stream(folder: Path) -> list[Finding]:
+    if not (folder / MANIFEST_NAME).exists():
+        if not any(folder.glob("[0-9]*.h5")):
+            return []  # a process was killed when it had just begun
+        reason = "is missing; the same cbmf precompute makes it anew from the shards"
+        return [Finding(folder / MANIFEST_NAME, f"{folder / MANIFEST_NAME} {reason}")]
     try:
         manifest = Manifest.load(folder)
     except CacheError as error:

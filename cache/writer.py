@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ShardError
-from .files import PART
+from .files import abandoned
 from .journal import JOURNAL_NAME, append_shard, read_shards
 from .manifest import MANIFEST_NAME, Manifest, StreamSpec, shard_name
 from .precision import to_stored
@@ -244,13 +244,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def leftovers(folder: Path) -> list[Path]:
     """Half-written and claim files of a folder that no living process holds."""
-    found = [path for path in folder.iterdir() if path.name.endswith(PART)]
-    return [*(path for path in found if not _alive(path)), *_free_claims(folder)]
-
-
-def _alive(part: Path) -> bool:
-    pid = part.name.removesuffix(PART).rpartition(".")[2]
-    return pid.isdigit() and Path(f"/proc/{pid}").exists()
+    return [*abandoned(folder), *_free_claims(folder)]
 
 
 def _free_claims(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import torch
 
 from ..cache.catalog import Cache
 from ..cache.errors import RunError
-from ..cache.files import read_json, write_json
+from ..cache.files import abandoned, read_json, write_json
 from ..cache.manifest import differences
 from .aligner import CONFIG_NAME, read_card
 from .bank import MEMORY_SHARE, free_memory_bytes
+from .checkpoint import CHECKPOINT_NAME
 from .config import BASELINES, FitConfig, baseline_of
 from .curves import CURVES_NAME, draw_run
 from .data import FitData, load_data
@@ -157,6 +159,7 @@ def _open(folder: Path, card: Mapping[str, Any]) -> bool:
     Raises:
         RunError: If the folder holds something else; names the difference.
     """
+    _tidy(folder)
     if not (folder / CONFIG_NAME).exists():
         if folder.exists() and any(folder.iterdir()):
             raise RunError(f"{folder}: not empty, and no run; choose another --out")
@@ -174,6 +177,16 @@ def _open(folder: Path, card: Mapping[str, Any]) -> bool:
             f"{folder}: holds {state} fit of another configuration ({shown}); choose another --out"
         )
     return finished
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a kill left: half-written files, and the checkpoint of a fit that had ended."""
+    if not folder.is_dir():
+        return
+    ended = [folder / CHECKPOINT_NAME] if (folder / SUMMARY_NAME).exists() else []
+    with suppress(OSError):  # a folder that can only be read stays as it is
+        for path in [*abandoned(folder), *ended]:
+            path.unlink(missing_ok=True)
 
 
 def _fit_one(

@@ -89,6 +89,7 @@ def check_run(run, fitted):
         assert weights[0] == weights[1]
         assert history(run / part) == history(fitted / part)
         assert not (run / part / "checkpoint.safetensors").exists()
+    assert not list(run.rglob("*.tmp"))
 
 
 def remount(disk: Path, size_bytes: int) -> None:
