@@ -45,7 +45,8 @@ class Column:
     ids: list[str]
     """N unique ids."""
     values: list[str]
-    """N texts; for images N file names, for people (nothing is opened by them)."""
+    """N texts; for images N file names, for people. (A page with pictures looks for them below a
+    folder that its reader names, and shows what has the digest.)"""
     digests: np.ndarray
     """SHA-256 of each item's content, (N, 32) uint8: the text's UTF-8, the image's bytes."""
     labels: np.ndarray | None = None

@@ -8,9 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..cache.catalog import Cache
 from ..precompute.datasets.registry import DATASETS
 from ..precompute.demo import DEMO
 from ..precompute.encoders import EncoderOptions
+from ..precompute.pipeline import PrecomputeOptions
 from ..train.aligner import read_card
 from ..train.config import BASELINES, END_TO_END, FitConfig, preset
 from ..train.run import Run
@@ -21,16 +23,16 @@ USUAL_POOLS = {"text": "mean", "image": "cls+mean"}
 """What `cbmf precompute` takes by itself, by modality."""
 
 
-def rebuild_commands(run: Run, cache_root: Path, root: Path | None) -> list[str]:
+def rebuild_commands(run: Run, store: Cache, root: Path | None) -> list[str]:
     """A line for each stage, as it is typed.
 
     Args:
         run: What is to be made again.
-        cache_root: Where its embeddings lie.
+        store: Where its embeddings lie.
         root: Where the data lie, if that is known.
     """
-    cache = ("--cache", str(cache_root))
-    lines = list(_precompute(run, cache, root))
+    cache = ("--cache", str(store.root))
+    lines = list(_precompute(run, [*_dtype(run, store), *cache], root))
     extends = read_card(run.folder).get("extends")
     if run.config.preset == END_TO_END:
         lines.insert(0, _line("convirt", run.dataset, "--out", str(run.folder.parent)))
@@ -65,15 +67,30 @@ def _precompute(run: Run, cache: Iterable[str], root: Path | None) -> Iterable[s
     grids = {spec.grid for spec in model.encoders if spec.grid is not None}
     layout += [word for grid in grids for word in ("--grid", str(grid))]
     groups: dict[tuple[str, ...], list[str]] = {}
-    for spec in model.encoders:
+    for spec in sorted(model.encoders, key=lambda spec: spec.modality, reverse=True):  # texts first
         source = sources.get(spec.identity, {})
         layer = source.get("layer", -1)
         inner = "" if layer in (-1, None) else f"@layer={layer}"
         own = [f"--{spec.modality}", f"{source.get('name') or spec.name}{inner}"]
-        groups.setdefault(tuple(_encoder_flags(spec.modality, source)), []).extend(own)
+        flags = tuple(_encoder_flags(spec.modality, source))
+        if spec.modality == "image" and not flags and groups:
+            flags = next(iter(groups))  # what texts are run with is no matter to images
+            flags = flags if "--pool" not in flags else ()
+        groups.setdefault(flags, []).extend(own)
     for flags, encoders in groups.items():
         limited = ["--limit", limit] if limit else []
         yield _line("precompute", known, *where, *encoders, *layout, *flags, *limited, *cache)
+
+
+def _dtype(run: Run, store: Cache) -> Iterable[str]:
+    """The flag of the stored numbers' type, where it is not the usual one."""
+    own = {spec.identity for spec in run.model.encoders}
+    for dataset, split in store.splits():
+        if dataset == run.dataset:
+            for stream in store.streams(dataset, split):
+                if stream.identity in own and stream.dtype != PrecomputeOptions().dtype:
+                    return ("--dtype", stream.dtype)
+    return ()
 
 
 def _encoder_flags(modality: str, source: Mapping[str, Any]) -> Iterable[str]:

@@ -125,7 +125,7 @@ def section_of(
         name=run_name(run),
         about=about(run),
         headlines=headlines(results),
-        commands=rebuild_commands(run, cache.root, root),
+        commands=rebuild_commands(run, cache, root),
         figures=[
             (
                 title(group[0]),
