@@ -196,7 +196,7 @@ def confusion_chart(title: str, classes: Sequence[str], counts: np.ndarray) -> C
             strength = 0.1 + 0.8 * shares[row, column] ** 0.7
             corner = (column - 0.5, row - 0.5)
             cell.add_patch(Rectangle(corner, 1, 1, linewidth=0, color=colour, alpha=strength))
-            if many <= NUMBERED:
+            if many <= NUMBERED and shares[row, column] >= 0.01:
                 text = f"{100 * shares[row, column]:.0f}"
                 cell.text(column, row, text, ha="center", va="center", fontsize=7.5)
         names = [_short(name) for name in classes]

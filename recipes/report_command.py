@@ -14,7 +14,7 @@ from ..command import CacheOption, cache_root
 def report(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Run folders. Default: the newest in ./runs."),
+        typer.Argument(metavar="RUN", help="Run folders. Default: the newest in ./runs."),
     ] = None,
     cache: CacheOption = "",
     root: Annotated[

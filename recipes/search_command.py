@@ -39,7 +39,7 @@ def search(
     ] = None,
     index: Annotated[
         str,
-        typer.Option(help="exact, or faiss: quick in millions of items (pip install cbmf[faiss])."),
+        typer.Option(help="exact, or faiss: nearly exact, for millions of items (extra: faiss)."),
     ] = "exact",
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page of what is found too.")
