@@ -23,12 +23,13 @@ def demo(
 
     Under two minutes on two cores; no download.
     """
-    from .demo import run_demo
+    from .demo import REPORT_NAME, run_demo
 
     with console.Ticker() as ticker:
         encoding, fitting = console.PrecomputeReporter(ticker), console.FitReporter(ticker)
         found = run_demo(out, seed, encoding, fitting)
     console.evaluation(found)
+    console.out().print(f"report: {out / REPORT_NAME}", markup=False, soft_wrap=True)
 
 
 def convirt(

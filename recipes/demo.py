@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..evaluate.suite import Evaluation
     from ..train.loop import Report
 
+REPORT_NAME = "report.html"
 DEMO_EPOCHS = 30
 """The generated pictures are learned long before the preset's usual end."""
 
@@ -32,6 +33,7 @@ def run_demo(out: Path, seed: int, encoding: Reporter, fitting: Report) -> Evalu
     from ..evaluate.suite import evaluate
     from ..train.config import preset
     from ..train.fit import fit
+    from .report import write_report
 
     root = out / "embeddings"
     precompute(Request(DEMO, root=out / "data", cache_root=root), encoding)
@@ -43,4 +45,6 @@ def run_demo(out: Path, seed: int, encoding: Reporter, fitting: Report) -> Evalu
         dataset=DEMO,
         report=fitting,
     )
-    return evaluate(cache, run, ["all"])
+    found = evaluate(cache, run, ["all"])
+    write_report([run.folder], cache, out / REPORT_NAME, root=out / "data")
+    return found

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ..evaluate.suite import Evaluation
     from ..train.loop import Report
 
-CACHE_FOLDER, RUN_FOLDER, SPLIT_NAME = "embeddings", "run", "split.csv"
+CACHE_FOLDER, RUN_FOLDER = "embeddings", "run"
+SPLIT_NAME, REPORT_NAME = "split.csv", "report.html"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class OwnRequest:
 
 
 def run_table(request: OwnRequest, encoding: Reporter, fitting: Report) -> Evaluation:
-    """Encode, fit and score; what is done already is not done again.
+    """Encode, fit, score and report; what is done already is not done again.
 
     Args:
         request: What to do.
@@ -59,6 +60,7 @@ def run_table(request: OwnRequest, encoding: Reporter, fitting: Report) -> Evalu
     from ..evaluate.suite import evaluate
     from ..train.config import preset
     from ..train.fit import fit
+    from .report import write_report
 
     if not request.table.exists():
         raise InputError(f"{request.table}: no such file")
@@ -80,7 +82,9 @@ def run_table(request: OwnRequest, encoding: Reporter, fitting: Report) -> Evalu
     request.out.mkdir(parents=True, exist_ok=True)
     write_split(cache, dataset, request.out / SPLIT_NAME)
     run = fit(cache, config, out=request.out / RUN_FOLDER, dataset=dataset, report=fitting)
-    return evaluate(cache, run, ["all"], dataset=dataset)
+    found = evaluate(cache, run, ["all"], dataset=dataset)
+    write_report([run.folder], cache, request.out / REPORT_NAME, root=request.table.parent)
+    return found
 
 
 def write_split(cache: Cache, dataset: str, path: Path) -> None:

@@ -61,7 +61,7 @@ def run_own(
     """
     from ..precompute.encoders import EncoderOptions
     from ..train.config import parse_settings
-    from .own import OwnRequest, run_table
+    from .own import REPORT_NAME, SPLIT_NAME, OwnRequest, run_table
 
     own = {"epochs": epochs} if epochs is not None else {}
     request = OwnRequest(
@@ -79,4 +79,5 @@ def run_own(
         encoding, fitting = console.PrecomputeReporter(ticker), console.FitReporter(ticker)
         found = run_table(request, encoding, fitting)
     console.evaluation(found)
-    console.out().print(f"split: {request.out / 'split.csv'}", markup=False, soft_wrap=True)
+    for label, name in (("split", SPLIT_NAME), ("report", REPORT_NAME)):
+        console.out().print(f"{label}: {request.out / name}", markup=False, soft_wrap=True)

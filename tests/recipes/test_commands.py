@@ -47,7 +47,7 @@ def test_a_table_goes_from_nothing_to_a_judged_model_and_nothing_is_done_twice(t
     done = run("out", 3)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
-    assert "retrieval" in done.stdout.lower() and (out / "run" / "model.safetensors").exists()
+    assert "retrieval" in done.stdout.lower() and (out / "report.html").exists()
     cache = Cache(out / "embeddings")
     items = {split: cache.items("mine", split) for split in ("train", "val", "test")}
     assert "some words besides" not in items["train"].columns["text"].values
@@ -56,7 +56,9 @@ def test_a_table_goes_from_nothing_to_a_judged_model_and_nothing_is_done_twice(t
     for split, of in items.items():
         assert all(written["image", image] == split for image in of.columns["image"].ids)
     again = run("out", 3)
-    assert again.returncode == 0 and "nothing to encode" in again.stdout, again.stdout + again.stderr
+    assert again.returncode == 0 and "nothing to encode" in again.stdout, (
+        again.stdout + again.stderr
+    )
     other = run("other", 4)
     assert other.returncode == 0, other.stderr
     ids = [
