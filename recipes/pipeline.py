@@ -120,8 +120,8 @@ class Pipeline:
                 "name its folder or hub name"
             )
         tokens = self.model.layout == "tokens"
-        kept = ("pool", "layer", "max_length")
-        given = {key: source[key] for key in kept if source.get(key) is not None}
+        named = ("pool", "layer", "max_length")
+        given = {key: source[key] for key in named if source.get(key) is not None}
         options = replace(
             EncoderOptions(layout=self.model.layout, device=self._device, precision="float32"),
             grid=spec.grid if tokens else None,

@@ -11,10 +11,6 @@ from campaign import Workshop
 from cbmf.precompute.scenes import write_demo
 
 
-def pytest_addoption(parser):
-    parser.addoption("--faults-long", action="store_true", help="the campaigns at full length")
-
-
 @pytest.fixture(scope="session")
 def long(request):
     return request.config.getoption("--faults-long")
