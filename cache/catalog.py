@@ -23,9 +23,9 @@ def default_root() -> Path:
 class Cache:
     """A folder of embeddings: `<root>/<dataset>/<split>/<stream>`."""
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | str | None = None) -> None:
         """Look at a cache; nothing is read or made yet. None stands for `default_root()`."""
-        self.root = default_root() if root is None else root
+        self.root = default_root() if root is None else Path(root)
         self._items: dict[tuple[Path, int, int], Items] = {}
 
     def splits(self) -> list[tuple[str, str]]:
