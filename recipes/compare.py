@@ -120,8 +120,8 @@ class Compared:
         from ..evaluate.comparison import compare
 
         there = [self.contestants[n] for n in self.options.methods if n in self.contestants]
-        where = f"{self.dataset}/{self.split}; CBMF on {self.layout}, preset {self.options.preset}"
-        return compare(there, where)
+        read = f"CBMF, preset {self.options.preset}, on {self.layout}; peers on pooled vectors"
+        return compare(there, f"{self.dataset}/{self.split}; {read}")
 
     def write(self) -> None:
         """compare.md and compare.json of what has been scored so far."""
