@@ -57,8 +57,8 @@ class Plan:
         fitting = self.epochs * self.texts / self.fit_rate / 3600
         hours = encoding + fitting
         return [
-            ("image stream", f"{image_bytes / 1e12:,.2f} TB"),
-            ("text stream", f"{text_bytes / 1e12:,.2f} TB"),
+            ("image stream", _size(image_bytes)),
+            ("text stream", _size(text_bytes)),
             ("encoding images", f"{image_hours:,.0f} device hours"),
             ("encoding texts", f"{text_hours:,.0f} device hours"),
             (f"fit, {self.epochs:g} epochs", f"{fitting:,.0f} device hours"),
@@ -70,6 +70,10 @@ class Plan:
                 f"{encoding * self.epochs:,.0f} device hours",
             ),
         ]
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e12:,.2f} TB" if count >= 1e11 else f"{count / 1e9:,.2f} GB"
 
 
 def main() -> None:
