@@ -91,6 +91,7 @@ def models_of(run: Run) -> list[tuple[str, str, Aligner]]:
     """Name, kind (as in `results.Row`) and model: fitted, fitted beside, before its first step.
 
     Of a run that is measured alone only the first; before it is solved a closed form is nothing.
+    Encoders that were taken over from another run had no first step.
     """
     name = model_name(run)
     found = [(name, "model", run.model)]
@@ -98,7 +99,8 @@ def models_of(run: Run) -> list[tuple[str, str, Aligner]]:
         return found
     beside = run.baselines.items()
     found += [(_BESIDE.get(key, key), "baseline", model) for key, model in beside]
-    if run.config.method not in SOLVED:
+    taken_over = run.measured is not None and max(run.measured) < run.held
+    if run.config.method not in SOLVED and not taken_over:
         found.append((f"{name}, untrained", "untrained", run.untrained))
     return found
 

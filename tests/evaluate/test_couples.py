@@ -53,6 +53,15 @@ def test_a_couple_scores_as_it_would_alone(maker, run, tmp_path):
     assert found[0].row("model").metrics == alone[0].row("model").metrics
 
 
+def test_a_couple_that_was_taken_over_has_no_untrained_row(maker, run):
+    run.held = 2
+    one, two = (
+        r for r in evaluate(maker.cache, run, ["retrieval"]).results if r.protocol == STANDARD
+    )
+    assert [row.kind for row in one.rows] == ["model", "baseline", "chance"]
+    assert [row.kind for row in two.rows] == ["model", "baseline", "untrained", "chance"]
+
+
 def test_chosen_encoders_alone_are_measured(maker, run):
     run.measured = choose_encoders(run, ["len", "tongue"])
     assert run.measured == (1, 2)
