@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..cache.errors import InputError
 from ..train.config import SOLVED
 from ..train.run import Run
 from .ranks import Relation
@@ -101,6 +102,9 @@ def separation(space: Space, positives: Relation, seed: int = 0) -> Separation:
         space: Both sides.
         positives: The right items of each left one.
         seed: Of the draws.
+
+    Raises:
+        InputError: If there are so few items that all pairs belong together.
     """
     left, right = drawn_pairs(positives, DRAWN_PAIRS, seed)
     random = np.random.default_rng([seed, 1])
@@ -108,6 +112,8 @@ def separation(space: Space, positives: Relation, seed: int = 0) -> Separation:
     width = len(space.right)
     known = np.repeat(np.arange(len(positives.counts)), positives.counts) * width
     apart = ~np.isin(one * width + two, known + positives.columns)
+    if not apart.any():
+        raise InputError("too few items: no random pair of them is none that belongs together")
     return Separation(_cosines(space, left, right), _cosines(space, one[apart], two[apart]))
 
 

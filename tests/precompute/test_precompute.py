@@ -250,7 +250,7 @@ def test_a_damaged_shard_is_named_taken_out_and_only_it_is_written_again(run, tm
     environment = {**os.environ, "CBMF_CACHE": str(cache.root)}
     said = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert said.returncode == 1
-    assert "00001.h5: its digest is not the one in the manifest" in said.stdout
+    assert "00001.h5: damaged, its digest is not the one in the manifest" in said.stdout
     assert Manifest.load(stream.path).missing() == [1]
     summary, _, _ = run(shard_rows=16)
     assert summary.encoded == 16
