@@ -50,7 +50,13 @@ def abandoned(folder: Path) -> list[Path]:
 
 def _alive(part: Path) -> bool:
     pid = part.name.removesuffix(PART).rpartition(".")[2]
-    return pid.isdigit() and Path(f"/proc/{pid}").exists()
+    if not pid.isdigit():
+        return False
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state not in ("Z", "X")  # killed, and not yet buried by its parent
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 
 from ..cache.catalog import Cache
 from ..cache.errors import RunError
-from ..cache.files import abandoned, read_json, write_json
+from ..cache.files import PART, abandoned, read_json, write_json
 from ..cache.manifest import differences
 from .aligner import CONFIG_NAME, read_card
 from .bank import MEMORY_SHARE, free_memory_bytes
@@ -161,7 +161,7 @@ def _open(folder: Path, card: Mapping[str, Any]) -> bool:
     """
     _tidy(folder)
     if not (folder / CONFIG_NAME).exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(PART not in path.name for path in folder.iterdir()):
             raise RunError(f"{folder}: not empty, and no run; choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / CONFIG_NAME, card)

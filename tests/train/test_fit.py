@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -251,3 +253,18 @@ def test_mined_pairs_of_captions_are_learned_on_tokens(small, tmp_path):
     lines = [json.loads(line) for line in text.splitlines()]
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
     assert lines[-1]["val_recall"] > lines[0]["val_recall"]
+
+
+def test_half_a_file_of_a_killed_fit_does_not_stop_the_next(small, tmp_path):
+    small.image_text()
+    out = tmp_path / "run"
+    out.mkdir()
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    while not Path(f"/proc/{killed.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+        time.sleep(0.01)  # dead, and not yet waited for
+    left = out / f"config.json.{killed.pid}.tmp"
+    left.write_text("{")
+    config = preset("best", baseline=False, **TINY)
+    assert fit(small.cache, config, out=out).finished
+    assert not left.exists()
+    killed.wait()
