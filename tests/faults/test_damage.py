@@ -13,7 +13,7 @@ from cbmf.cache.stream import Stream
 from cbmf.cache.upkeep import verify
 from cbmf.train.upkeep import verify_run
 
-HARMS, HARMS_LONG = 120, 600
+HARMS, HARMS_LONG = 80, 600
 MENDED = 12
 """Every so many damages the commands mend it."""
 KEPT = (".h5", ".json", ".jsonl", ".safetensors")

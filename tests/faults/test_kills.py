@@ -9,8 +9,8 @@ import forked
 import pytest
 from campaign import check_run, digests, findings, shards
 
-KILLS, KILLS_LONG = 12, 200
-STEPS = 16
+KILLS, KILLS_LONG = 8, 200
+STEPS = 10
 """Of all touches, so many are tried in the short form; in the long one all."""
 
 pytestmark = pytest.mark.slow
