@@ -42,6 +42,7 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run, and turn expected failures into one line and an exit code."""
         signal.signal(signal.SIGTERM, _terminate)
+        sys.unraisablehook = _swallowed
         try:
             return super().invoke(ctx)
         except PeerError:
@@ -102,6 +103,20 @@ def _plain(value: Any) -> str:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def _swallowed(lost: sys.UnraisableHookArgs) -> None:
+    """Raise a stop again that came within a finaliser, where Python drops every exception."""
+    kind = lost.exc_type
+    if not issubclass(kind, Terminated | KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+
+    def again(number: int, frame: FrameType | None) -> None:
+        raise kind
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
 
 
 def _stopped(how: str) -> None:

@@ -74,6 +74,8 @@ class Loop:
         if self.team.agree(self.checkpoint.exists):
             with self.team.as_one():
                 self._restore()
+        elif self.team.main:  # a kill before the first checkpoint may have left a line
+            (folder / HISTORY_NAME).unlink(missing_ok=True)
 
     @property
     def checkpoint(self) -> Path:

@@ -146,3 +146,30 @@ print(found)
     assert "linear/train_loss" in found
     unknown = cbmf(*words, "--tracker", "scribble")
     assert unknown.returncode == 1 and "--tracker 'scribble' is unknown" in unknown.stderr
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_stop_that_comes_within_a_finaliser_is_not_lost(name, code):
+    script = f"""
+import os, signal, time, weakref
+import typer
+from cbmf.command import Command
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+app = typer.Typer()
+
+class Thing: pass
+
+@app.command(cls=Command)
+def work():
+    thing = Thing()
+    held = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.{name}))
+    del thing
+    while True:
+        time.sleep(0.1)
+
+app()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr and "everything finished is kept" in done.stderr

@@ -268,3 +268,13 @@ def test_half_a_file_of_a_killed_fit_does_not_stop_the_next(small, tmp_path):
     assert fit(small.cache, config, out=out).finished
     assert not left.exists()
     killed.wait()
+
+
+def test_a_line_that_a_kill_left_before_the_first_checkpoint_is_not_doubled(small, tmp_path):
+    small.image_text()
+    config, out = preset("best", baseline=False, **TINY), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        fit(small.cache, config, out=out, report=stop_after(1))
+    (out / "checkpoint.safetensors").unlink()
+    fit(small.cache, config, out=out)
+    assert [line["epoch"] for line in history(out)] == [1, 2, 3, 4]
