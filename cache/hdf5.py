@@ -22,6 +22,8 @@ from .errors import CacheError, ShardError
 SEAL = b"cbmf-sha256:"
 """Behind the last byte of HDF5: this, the SHA-256 of all before it, a newline. HDF5 ignores it."""
 SEAL_BYTES = len(SEAL) + 65
+ATTRIBUTE_BYTES = 2**16
+"""Of an attribute at most."""
 READ_BYTES = 2**20
 """Digested at a time."""
 DAMAGE = (
@@ -197,6 +199,29 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     except DAMAGE as error:
         reason = (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]
         raise ShardError(f"{path}: damaged, or no HDF5 file ({reason})") from error
+
+
+def write_attributes(owner: h5py.Group, **values: str | int) -> None:
+    """Set attributes; strings as bytes of a fixed length, which lie in the file's own tables."""
+    for name, value in values.items():
+        owner.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+
+
+def attribute(owner: h5py.Group, name: str) -> Any:
+    """The value of an attribute, which is one number or one string; None without it.
+
+    Raises:
+        ShardError: If it is more than that, or a string of variable length: over a forged one HDF5
+            may read for ever.
+    """
+    if name not in owner.attrs:
+        return None
+    found = owner.attrs.get_id(name)
+    single = found.shape == () and found.dtype.kind in "iuS"
+    if not single or found.dtype.itemsize > ATTRIBUTE_BYTES:
+        raise ShardError(f"{owner.file.filename}: attribute {name!r} is not a single value")
+    value = owner.attrs[name]
+    return value.decode() if isinstance(value, bytes) else int(value)
 
 
 def plain_dataset(group: h5py.Group, name: str, dtype: str, axes: int) -> h5py.Dataset:

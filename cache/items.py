@@ -21,11 +21,13 @@ import numpy as np
 from .errors import CacheError, ShardError
 from .files import file_digest, new_file
 from .hdf5 import (
+    attribute,
     check_seal,
     open_hdf5,
     plain_dataset,
     plain_group,
     read_strings,
+    write_attributes,
     write_hdf5,
     write_strings,
 )
@@ -184,12 +186,12 @@ def _has_columns_of(items: Items, path: Path) -> bool:
 
 
 def _fill(items: Items, file: h5py.File) -> None:
-    file.attrs.update(format=ITEMS_FORMAT, version=ITEMS_VERSION)
-    file.attrs.update(dataset=items.dataset, split=items.split, digest=items.digest())
+    write_attributes(file, format=ITEMS_FORMAT, version=ITEMS_VERSION)
+    write_attributes(file, dataset=items.dataset, split=items.split, digest=items.digest())
     columns = file.create_group("columns")
     for name, column in items.columns.items():
         group = columns.create_group(name)
-        group.attrs.update(modality=column.modality, digest=column.digest())
+        write_attributes(group, modality=column.modality, digest=column.digest())
         write_strings(group, "ids", column.ids)
         write_strings(group, "values", column.values)
         group.create_dataset("digests", data=np.ascontiguousarray(column.digests, np.uint8))
@@ -202,12 +204,12 @@ def _fill(items: Items, file: h5py.File) -> None:
         write_strings(left_out, name, [entry[place] for entry in items.left_out])
     if items.pairs is not None:
         group = file.create_group("pairs")
-        group.attrs.update(left=items.pairs.left, right=items.pairs.right)
+        write_attributes(group, left=items.pairs.left, right=items.pairs.right)
         _store(group, "rows", items.pairs.rows, np.int64)
         _store(group, "labels", items.pairs.labels, np.int64)
         _store(group, "scores", items.pairs.scores, np.float64)
         if items.pairs.mined is not None:
-            group.attrs["mined"] = items.pairs.mined
+            write_attributes(group, mined=items.pairs.mined)
 
 
 def _store(group: h5py.Group, name: str, array: np.ndarray | None, dtype: Any) -> None:
@@ -232,15 +234,15 @@ def read_items(path: Path) -> Items:
         _require_version(file, path)
         columns = plain_group(file, "columns")
         items = Items(
-            dataset=str(file.attrs["dataset"]),
-            split=str(file.attrs["split"]),
+            dataset=str(attribute(file, "dataset")),
+            split=str(attribute(file, "split")),
             columns={name: _read_column(plain_group(columns, name)) for name in columns},
             pairs=_read_pairs(plain_group(file, "pairs")) if "pairs" in file else None,
             classes=read_strings(file, "classes"),
             templates=read_strings(file, "templates"),
             left_out=_read_left_out(plain_group(file, "left_out")),
         )
-        if items.digest() != file.attrs["digest"]:
+        if items.digest() != attribute(file, "digest"):
             raise ShardError(
                 f"{path}: its contents do not match its digest; run cbmf precompute "
                 f"{items.dataset} again, it writes the items anew"
@@ -250,7 +252,7 @@ def read_items(path: Path) -> Items:
 
 
 def _require_version(file: h5py.File, path: Path) -> None:
-    found = (file.attrs.get("format"), file.attrs.get("version"))
+    found = (attribute(file, "format"), attribute(file, "version"))
     if found != (ITEMS_FORMAT, ITEMS_VERSION):
         raise CacheError(
             f"{path}: expected {ITEMS_FORMAT} version {ITEMS_VERSION}, got {found[0]} version "
@@ -260,7 +262,7 @@ def _require_version(file: h5py.File, path: Path) -> None:
 
 def _read_column(group: h5py.Group) -> Column:
     return Column(
-        modality=str(group.attrs["modality"]),
+        modality=str(attribute(group, "modality")),
         ids=read_strings(group, "ids"),
         values=read_strings(group, "values"),
         digests=plain_dataset(group, "digests", "uint8", 2)[()],
@@ -273,12 +275,12 @@ def _read_column(group: h5py.Group) -> Column:
 
 def _read_pairs(group: h5py.Group) -> Pairs:
     return Pairs(
-        left=str(group.attrs["left"]),
-        right=str(group.attrs["right"]),
+        left=str(attribute(group, "left")),
+        right=str(attribute(group, "right")),
         rows=plain_dataset(group, "rows", "int64", 2)[()],
         labels=_load(group, "labels", "int64", 1),
         scores=_load(group, "scores", "float64", 1),
-        mined=str(group.attrs["mined"]) if "mined" in group.attrs else None,
+        mined=None if attribute(group, "mined") is None else str(attribute(group, "mined")),
     )
 
 

@@ -61,6 +61,9 @@ class StreamSpec:
         names = (self.dataset, self.split, self.column, self.encoder, self.items_digest)
         if not all(isinstance(name, str) and name for name in names):
             raise CacheError(f"no stream of that name: {names!r:.200}")
+        counts = (self.count, self.width, self.pooled_width, self.grid or 1)
+        if any(type(count) is not int or not 0 < count < 2**48 for count in counts):
+            raise CacheError(f"no stream over {self.count!r:.40} items, {self.width!r:.40} wide")
         if self.modality not in MODALITIES or min(self.width, self.pooled_width, self.count) < 1:
             raise CacheError(
                 f"no stream over {self.count} {self.modality!r} items, {self.width} wide"

@@ -13,7 +13,15 @@ import numpy as np
 
 from .errors import ShardError
 from .files import new_file
-from .hdf5 import check_offsets, check_seal, open_hdf5, plain_dataset, write_hdf5
+from .hdf5 import (
+    attribute,
+    check_offsets,
+    check_seal,
+    open_hdf5,
+    plain_dataset,
+    write_attributes,
+    write_hdf5,
+)
 from .precision import STORED
 
 SHARD_FORMAT = "cbmf-shard"
@@ -107,8 +115,8 @@ def write_shard(
 def _describe(
     failures: tuple[Failure, ...], span: tuple[int, int], fingerprint: str, file: h5py.File
 ) -> None:
-    file.attrs.update(format=SHARD_FORMAT, version=SHARD_VERSION)
-    file.attrs.update(fingerprint=fingerprint, first=span[0], last=span[1])
+    write_attributes(file, format=SHARD_FORMAT, version=SHARD_VERSION)
+    write_attributes(file, fingerprint=fingerprint, first=span[0], last=span[1])
     listed = json.dumps([vars(f) for f in failures]).encode()
     file.create_dataset("failures", data=np.frombuffer(listed, np.uint8))
 
@@ -127,18 +135,18 @@ def read_entry(path: Path, name: str, fingerprint: str, sha256: str | None = Non
     """
     sha256 = sha256 or check_seal(path)
     with open_hdf5(path) as file:
-        found = (file.attrs.get("format"), file.attrs.get("version"))
+        found = (attribute(file, "format"), attribute(file, "version"))
         if found != (SHARD_FORMAT, SHARD_VERSION):
             raise ShardError(f"{path}: not a shard of version {SHARD_VERSION}, but {found}")
-        if file.attrs.get("fingerprint") != fingerprint:
+        if attribute(file, "fingerprint") != fingerprint:
             raise ShardError(f"{path}: the shard belongs to another stream")
         raw = plain_dataset(file, "failures", "uint8", 1)[()].tobytes()
         tokens = file["values"].shape[0] if "values" in file else 0
         try:
             return ShardEntry(
                 name=name,
-                first=int(file.attrs["first"]),
-                last=int(file.attrs["last"]),
+                first=int(attribute(file, "first")),
+                last=int(attribute(file, "last")),
                 items=plain_dataset(file, "rows", "int64", 1).shape[0],
                 tokens=tokens,
                 size_bytes=path.stat().st_size,

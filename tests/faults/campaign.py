@@ -89,7 +89,8 @@ def check_run(run, fitted):
         assert weights[0] == weights[1]
         assert history(run / part) == history(fitted / part)
         assert not (run / part / "checkpoint.safetensors").exists()
-    assert not list(run.rglob("*.tmp"))
+    # A process of its own draws curves; it may outlive the fit that was killed.
+    assert not [path for path in run.rglob("*.tmp") if "curves" not in path.name]
 
 
 def remount(disk: Path, size_bytes: int) -> None:
