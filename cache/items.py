@@ -274,13 +274,14 @@ def _read_column(group: h5py.Group) -> Column:
 
 
 def _read_pairs(group: h5py.Group) -> Pairs:
+    mined = attribute(group, "mined")
     return Pairs(
         left=str(attribute(group, "left")),
         right=str(attribute(group, "right")),
         rows=plain_dataset(group, "rows", "int64", 2)[()],
         labels=_load(group, "labels", "int64", 1),
         scores=_load(group, "scores", "float64", 1),
-        mined=None if attribute(group, "mined") is None else str(attribute(group, "mined")),
+        mined=None if mined is None else str(mined),
     )
 
 

@@ -47,8 +47,8 @@ def load_pipeline(
     Raises:
         RunError: If the run is missing or damaged.
     """
-    opened = run if isinstance(run, Run) else Run.load(run_folder(run))
-    return Pipeline(opened, encoders or {}, device)
+    found = run if isinstance(run, Run) else Run.load(run_folder(run))
+    return Pipeline(found, encoders or {}, device)
 
 
 class Pipeline:
@@ -90,7 +90,7 @@ class Pipeline:
 
         def encoded() -> Iterator[Encoded]:
             for at in range(0, len(images), BATCH["image"]):
-                pixels = [frozen.preprocess(_opened(p)) for p in images[at : at + BATCH["image"]]]
+                pixels = [frozen.preprocess(opened(p)) for p in images[at : at + BATCH["image"]]]
                 yield frozen.encode_images(torch.from_numpy(np.stack(pixels)))
 
         return self._rows(frozen, encoded())
@@ -173,7 +173,12 @@ def _padded(batch: Encoded, layout: str) -> tuple[torch.Tensor, torch.Tensor]:
     return values, mask
 
 
-def _opened(picture: Picture) -> Image:
+def opened(picture: Picture) -> Image:
+    """A picture, RGB.
+
+    Raises:
+        InputError: If a file cannot be read, or is no image.
+    """
     if not isinstance(picture, str | Path):
         return picture.convert("RGB")
     try:

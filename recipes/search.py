@@ -5,13 +5,11 @@ n items that are searched, D width, k found ones.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from ..cache.catalog import Cache
 from ..cache.errors import InputError, StreamError
@@ -22,11 +20,10 @@ from ..evaluate.nearest import nearest
 from ..evaluate.projections import projected
 from ..evaluate.sides import default_split, run_name, stream_of
 from ..precompute.encoders import EncoderOptions, short_name, with_layer
-from ..precompute.images import decode
 from ..train.run import Run
 from .page import Card, card_of, write_page
 from .pictures import WIDE_SIDE, Pictures, find_pictures, small_picture
-from .pipeline import load_pipeline
+from .pipeline import load_pipeline, opened
 
 PROMPT = "prompt"
 INDEXES = ("exact", "faiss")
@@ -113,7 +110,7 @@ def search(
     say = report or (lambda text: None)
     if query.index == "faiss":
         require_faiss()
-    picture = None if query.image is None else _opened(query.image)
+    picture = None if query.image is None else opened(query.image)
     run = Run.load(folder)
     name = _encoder_of_query(run, query)
     items, column, place, stream = _searched(cache, run, query)
@@ -159,14 +156,6 @@ def _encoder_of_query(run: Run, query: Query) -> str:
     name, options = with_layer(query.encoder, EncoderOptions())
     short = short_name(name, options.layer)
     return short if short in names else names[0]
-
-
-def _opened(path: Path) -> Image.Image:
-    """The picture in a file, RGB."""
-    try:
-        return decode(io.BytesIO(path.read_bytes()))
-    except (OSError, InputError) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _searched(cache: Cache, run: Run, query: Query) -> tuple[Items, str, int, Stream]:

@@ -8,11 +8,11 @@ from typing import Any
 
 from ..cache.errors import InputError
 from .loop import Progress, Report
+from .run import RUNS
 
 PROJECT = "cbmf"
 FOLDER_NAME = "trackers"
 """In the run's folder, where trackers that write files put theirs."""
-RUNS = Path("runs")
 
 
 class Tracked:
