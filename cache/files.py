@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 from .errors import CacheError, DiskFullError, ShardError
@@ -57,6 +59,29 @@ def _alive(part: Path) -> bool:
     except (OSError, IndexError):
         return False
     return state not in ("Z", "X")  # killed, and not yet buried by its parent
+
+
+def run_apart(module: str, *words: str, folder: Path) -> str | None:
+    """Run a module in a process of its own, which writes into `folder` through `new_file`.
+
+    If this process is stopped meanwhile, the other one is ended and leaves nothing half-written.
+
+    Returns:
+        None if it ended well, or the last line of its complaint.
+    """
+    command = [sys.executable, "-m", module, *words]
+    with Popen(command, stdout=PIPE, stderr=PIPE, text=True) as process:
+        try:
+            complaint = process.communicate()[1]
+        except BaseException:
+            process.kill()
+            process.wait()
+            for part in folder.glob(f"*.{process.pid}{PART}"):
+                part.unlink(missing_ok=True)
+            raise
+    if not process.returncode:
+        return None
+    return (complaint.strip().splitlines() or ["no reason given"])[-1]
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..cache.errors import RunError
-from ..cache.files import new_file
+from ..cache.files import new_file, run_apart
 from .results import Result, read_results
 
 if TYPE_CHECKING:
@@ -102,10 +101,8 @@ def draw_results(folder: Path) -> None:
     """
     if not figure_paths(folder):
         return
-    words = [sys.executable, "-m", __name__, str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    reason = run_apart(__name__, str(folder), folder=folder)
+    if reason:
         raise RunError(f"{folder}: the figures could not be drawn ({reason}); the tables are whole")
 
 

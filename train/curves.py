@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..cache.errors import RunError
-from ..cache.files import new_file, read_json
+from ..cache.files import new_file, read_json, run_apart
 from .config import SOLVED
 from .history import read_history
 
@@ -25,10 +24,8 @@ def draw_run(run: Path, floor: Path) -> None:
     Raises:
         RunError: If the drawing failed; the run itself is whole.
     """
-    words = [sys.executable, "-m", __name__, str(run), str(floor)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    reason = run_apart(__name__, str(run), str(floor), folder=run)
+    if reason:
         raise RunError(f"{run / CURVES_NAME} could not be drawn ({reason}); all else is finished")
 
 
