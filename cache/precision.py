@@ -8,10 +8,11 @@ from .errors import ShardError
 
 STORED = {"float16": "float16", "bfloat16": "uint16", "float32": "float32"}
 """dtype of a stream -> NumPy dtype of its datasets."""
-
-
-BLOCK = 2**16
-"""Numbers that are rounded and checked at once, while they lie in the processor's cache."""
+INFINITE = {"float16": 0x7C00, "bfloat16": 0x7F80}
+"""Bits of infinity; NaN lies above."""
+BLOCK = 2**15
+"""Numbers that are rounded and checked at once, while they lie in the processor's cache. So few are
+left to one thread by torch: the others are the encoder's."""
 
 
 def to_stored(array: np.ndarray, dtype: str) -> np.ndarray:
@@ -20,7 +21,7 @@ def to_stored(array: np.ndarray, dtype: str) -> np.ndarray:
     Raises:
         ShardError: If a value is not finite, or overflows float16 (above 65504) or bfloat16.
     """
-    wide = np.ascontiguousarray(array, np.float32).reshape(-1)
+    wide = np.require(array, np.float32, ["C", "W"]).reshape(-1)
     stored = np.empty(wide.shape, STORED[dtype])
     for start in range(0, len(wide), BLOCK):
         piece, out = wide[start : start + BLOCK], stored[start : start + BLOCK]
@@ -39,15 +40,11 @@ def _round(wide: np.ndarray, out: np.ndarray, dtype: str) -> bool:
     if dtype == "float32":
         out[:] = wide
         return bool(np.isfinite(out).all())
-    if dtype == "bfloat16":
-        bits = wide.view(np.uint32)
-        even = (bits >> np.uint32(16)) & np.uint32(1)
-        out[:] = (bits + np.uint32(0x7FFF) + even) >> np.uint32(16)
-        largest = (bits & np.uint32(0x7FFFFFFF)).max() if len(bits) else 0
-        return bool(largest < 0x7F7F8000)  # what rounds to Inf, Inf, NaN
-    with np.errstate(over="ignore"):
-        out[:] = wide
-    return not len(out) or bool((out.view(np.uint16) & 0x7FFF).max() < 0x7C00)
+    import torch  # rounds as NumPy does, and many times as fast
+
+    bits = out.view(np.int16)
+    torch.from_numpy(bits).view(getattr(torch, dtype)).copy_(torch.from_numpy(wide))
+    return not len(bits) or bool((bits & 0x7FFF).max() < INFINITE[dtype])
 
 
 def to_float32(array: np.ndarray, dtype: str) -> np.ndarray:

@@ -15,6 +15,7 @@ from cbmf.cache.errors import DiskFullError, ShardError, StreamError
 from cbmf.cache.files import require_room
 from cbmf.cache.journal import append_shard
 from cbmf.cache.manifest import Manifest
+from cbmf.cache.precision import to_float32, to_stored
 from cbmf.cache.stream import Stream
 from cbmf.cache.upkeep import garbage, remove
 from cbmf.cache.writer import settle, strike_shards
@@ -255,3 +256,17 @@ def test_a_struck_shard_is_gone_until_it_is_written_again(toy):
     assert toy.writer(toy.spec()).missing() == [0, 2]
     table = json.loads((folder / "manifest.json").read_text())
     assert not table["complete"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_rounding_is_to_nearest_and_ties_go_to_even(dtype):
+    stored = np.arange(2**16, dtype=np.uint16)
+    values = to_float32(stored.view(np.float16) if dtype == "float16" else stored, dtype)
+    values = np.unique(values[np.isfinite(values)])
+    middle = ((values[1:].astype(float) + values[:-1]) / 2).astype(np.float32)
+    below, above = (np.nextafter(middle, np.float32(end)) for end in (-np.inf, np.inf))
+    widened = [to_float32(to_stored(x, dtype), dtype) for x in (below, middle, above)]
+    np.testing.assert_array_equal(widened[0], values[:-1])
+    np.testing.assert_array_equal(widened[2], values[1:])
+    even = to_stored(middle, dtype).view(np.uint16) % 2 == 0
+    assert even.all()
