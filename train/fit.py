@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ..cache.catalog import Cache
 from ..cache.errors import RunError
 from ..cache.files import PART, abandoned, read_json, write_json
 from ..cache.manifest import differences
+from ..cache.writer import Claim
 from .aligner import CONFIG_NAME, read_card
 from .bank import MEMORY_SHARE, free_memory_bytes
 from .checkpoint import CHECKPOINT_NAME
@@ -41,6 +42,8 @@ COMPARED = ("method", "model", "encoders", "fit", "dataset", "streams", "extends
 """Parts of config.json in which an interrupted fit and its continuation must agree."""
 MEMORY_NAME = "memory.json"
 """What a streamed fit may take: the order of its data follows from it."""
+CLAIM_NAME = ".fit.claim"
+"""Locked while a fit is at work in a folder."""
 
 
 def silent(progress: Progress) -> None:
@@ -85,7 +88,8 @@ def fit(
     Raises:
         InputError: If data set, encoders or options leave a choice open, or do not go together.
         CacheError: If a stream is missing, ambiguous, incomplete or damaged.
-        RunError: If the folder is another run or no run at all, or the loss diverges.
+        RunError: If the folder is another run or no run at all, another fit is at work in it, or
+            the loss diverges.
         DiskFullError: If the disk is full.
         PeerError: If another process has failed, which raises why.
     """
@@ -123,19 +127,48 @@ def fit_source(
     report = report if team.main else silent
     with team.as_one():
         card = _card(source, config, base)
-    if team.agree(lambda: _open(folder, card)):
-        report(Progress("data", f"{folder}: this fit is finished already; nothing is done again"))
-    elif team.main:
-        facts = {**environment(team.device, cache.root, config), "processes": team.size}
-        write_json(folder / ENVIRONMENT_NAME, facts)
-    beside = folder / BASELINES_NAME / "linear"
-    if config.baseline and config.method not in BASELINES:
-        heads = None if base is None else base.beside("linear")
-        _fit_one(cache, source, baseline_of(config), beside, team, memory_bytes, report, heads)
-    _fit_one(cache, source, config, folder, team, memory_bytes, report, base)
-    team.agree(lambda: None if (folder / CURVES_NAME).exists() else draw_run(folder, beside))
+    with _alone(folder, team):
+        if team.agree(lambda: _open(folder, card)):
+            text = f"{folder}: this fit is finished already; nothing is done again"
+            report(Progress("data", text))
+        elif team.main:
+            facts = {**environment(team.device, cache.root, config), "processes": team.size}
+            write_json(folder / ENVIRONMENT_NAME, facts)
+        beside = folder / BASELINES_NAME / "linear"
+        if config.baseline and config.method not in BASELINES:
+            heads = None if base is None else base.beside("linear")
+            _fit_one(cache, source, baseline_of(config), beside, team, memory_bytes, report, heads)
+        _fit_one(cache, source, config, folder, team, memory_bytes, report, base)
+        team.agree(lambda: None if (folder / CURVES_NAME).exists() else draw_run(folder, beside))
     with team.as_one():
         return Run.load(folder, team.device)
+
+
+@contextmanager
+def _alone(folder: Path, team: Team) -> Iterator[None]:
+    """The sole right to fit into a folder; it ends with the main process, however that ends.
+
+    Raises:
+        RunError: If another fit has it.
+    """
+    claim = team.agree(partial(_claimed, folder))
+    try:
+        yield
+    finally:
+        if claim is not None and team.main:
+            claim.release()
+
+
+def _claimed(folder: Path) -> Claim | None:
+    """None where nothing can be written: what is finished there can still be read."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        claim = Claim.take(folder / CLAIM_NAME)
+    except OSError:
+        return None
+    if claim is None:
+        raise RunError(f"{folder}: another fit is at work in it; wait, or choose another --out")
+    return claim
 
 
 def _memory_of_one(team: Team) -> int | None:
@@ -161,7 +194,8 @@ def _open(folder: Path, card: Mapping[str, Any]) -> bool:
     """
     _tidy(folder)
     if not (folder / CONFIG_NAME).exists():
-        if folder.exists() and any(PART not in path.name for path in folder.iterdir()):
+        ours = (PART, CLAIM_NAME)
+        if folder.exists() and any(not p.name.endswith(ours) for p in folder.iterdir()):
             raise RunError(f"{folder}: not empty, and no run; choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / CONFIG_NAME, card)

@@ -6,7 +6,7 @@ import shutil
 import forked
 import numpy as np
 import pytest
-from campaign import digests
+from campaign import check_run, digests
 
 from cbmf.cache.catalog import Cache
 
@@ -76,6 +76,20 @@ def test_two_processes_make_no_shard_twice(workshop, in_one_go, tmp_path):
     encoded = [int(re.search(r"([\d,]+) items encoded", log.read_text())[1]) for log in said]
     items = sum(len(rows) for rows, _ in vectors(in_one_go).values())
     assert sum(encoded) == items, encoded
+
+
+def test_a_second_fit_in_the_same_folder_is_refused(workshop, undisturbed, fitted, tmp_path):
+    out, said = tmp_path / "run", tmp_path / "first.log"
+    first = forked.start(workshop.fit(undisturbed, out), said)
+    while first.is_alive() and not (out / "config.json").exists():
+        first.join(0.01)
+    assert workshop.run(workshop.fit(undisturbed, out)) == 1
+    assert "another fit is at work in it" in workshop.words_said()
+    first.join()
+    assert first.exitcode == 0, said.read_text()
+    check_run(out, fitted)
+    assert workshop.run(workshop.fit(undisturbed, out)) == 0
+    assert not list(out.rglob("*.claim"))
 
 
 def test_the_same_seed_gives_the_same_run_and_scores(workshop, undisturbed, fitted, tmp_path):
