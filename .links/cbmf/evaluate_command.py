@@ -1,0 +1,1 @@
+../../evaluate_command.py

@@ -1,0 +1,1 @@
+../../precompute_command.py
