@@ -13,7 +13,7 @@ def choose_device(wanted: str) -> torch.device:
     """The device of that name; `auto`: a GPU if there is one, else the CPU.
 
     Of several processes that torchrun or `accelerate launch` started, each takes the GPU of its
-    `LOCAL_RANK`.
+    `LOCAL_RANK`. A GPU with a number becomes the current one, so that nothing is taken of another.
 
     Raises:
         InputError: If there is no such device.
@@ -25,9 +25,9 @@ def choose_device(wanted: str) -> torch.device:
             raise InputError(f"--device {wanted!r} is unknown; try auto, cpu or cuda") from error
         if device.type == "cuda" and not torch.cuda.is_available():
             raise InputError(f"--device {wanted}: no CUDA device is to be seen; use --device cpu")
-        return _of_this_process() if wanted == "cuda" else device
+        return _current(_of_this_process() if wanted == "cuda" else device)
     if torch.cuda.is_available():
-        return _of_this_process()
+        return _current(_of_this_process())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
@@ -36,6 +36,12 @@ def _of_this_process() -> torch.device:
     if local is None:
         return torch.device("cuda")
     return torch.device("cuda", int(local) % torch.cuda.device_count())
+
+
+def _current(device: torch.device) -> torch.device:
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

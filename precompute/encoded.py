@@ -26,17 +26,16 @@ class Launched:
     """A batch that the encoder works on, or has."""
 
     def __init__(self, pooled: Tensor, tokens: Tensor | None, lengths: list[int] | None) -> None:
-        """Results on the CPU that a GPU may still be copying.
+        """Begin to copy results to the CPU.
 
         Args:
-            pooled: (B, D of the pooled vector).
-            tokens: (B, L, D) in the tokens layout.
+            pooled: (B, D of the pooled vector), where the encoder runs.
+            tokens: (B, L, D) in the tokens layout, likewise.
             lengths: B numbers of tokens that count; None: all do.
         """
-        self.pooled, self.tokens, self.lengths = pooled, tokens, lengths
-        self.copied = torch.cuda.Event() if pooled.is_pinned() else None
-        if self.copied is not None:
-            self.copied.record()
+        self.pooled, self.lengths = _to_cpu(pooled), lengths
+        self.tokens = None if tokens is None else _to_cpu(tokens)
+        self.copied = _mark(pooled.device)
 
     def collect(self) -> Encoded:
         """Wait for the batch."""
@@ -50,6 +49,18 @@ class Launched:
         return Encoded(self.pooled.numpy(), tokens)
 
 
-def to_cpu(tensor: Tensor) -> Tensor:
+def _to_cpu(tensor: Tensor) -> Tensor:
     """The tensor on the CPU; a GPU copies it behind its other work, without being waited for."""
     return tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
+
+
+def _mark(device: torch.device) -> torch.cuda.Event | None:
+    """What a GPU reaches when it has done all that it was given until now.
+
+    On the stream of this very GPU: that of another one, the process's current, knows nothing of it.
+    """
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event

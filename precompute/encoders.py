@@ -23,7 +23,7 @@ from ..cache.errors import InputError
 from ..cache.files import value_digest
 from .checkpoint import describe_processor, load_model, load_processor, weights_digest
 from .device import choose_device, choose_precision
-from .encoded import Encoded, Inputs, Launched, to_cpu
+from .encoded import Encoded, Inputs, Launched
 from .pixels import pixel_maker
 from .pooling import POOLS, pool_grid, pool_image, pool_text, split_image_tokens
 from .scenes import DEMO_ENCODERS as SHIPPED
@@ -227,7 +227,7 @@ class FrozenEncoder:
             pooled = pool_image(self.pool, cls, patches, pooler).flatten(1)
             tokens = self._image_tokens(cls, patches)
         whole = tokens if self.options.layout == "tokens" else None
-        return Launched(to_cpu(pooled), None if whole is None else to_cpu(whole), lengths)
+        return Launched(pooled, whole, lengths)
 
     def _image_tokens(self, cls: Tensor | None, patches: Tensor) -> Tensor:
         """What stands for the whole image, then its patches, (B, L, D).
