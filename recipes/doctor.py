@@ -82,10 +82,11 @@ def _device() -> Iterator[Finding]:
     for number in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(number)
         free, _ = torch.cuda.mem_get_info(number)
+        half = "yes" if facts.major >= 8 else "no"
         yield Finding(
             f"GPU {number}",
             f"{facts.name}, {free / 2**30:.1f} of {facts.total_memory / 2**30:.1f} GiB free, "
-            f"bfloat16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}",
+            f"bfloat16 {half}",
         )
 
 

@@ -100,7 +100,8 @@ class FitConfig:
     """Decay a step of the running average of weights that is validated and kept; 0: none."""
     precision: str = "auto"
     """Arithmetic of the model while it trains: `float32`, `bfloat16` (autocast; weights, loss and
-    validation stay float32), or `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    validation stay float32), or `auto`: bfloat16 on a GPU that computes in it (Ampere and later),
+    else float32."""
     stop_on: str = "val_recall"
     """What chooses the best epoch: `val_recall` (mean of R@1, 5, 10 both ways) or `val_loss`."""
     patience: int | None = None

@@ -30,8 +30,10 @@ Piece = tuple[int, np.ndarray]
 
 
 def in_half(config: FitConfig, device: torch.device) -> bool:
-    """Whether the model trains in bfloat16 on a device."""
-    return config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+    """Whether the model trains in bfloat16 on a device; by itself where a GPU computes in it."""
+    if config.precision != "auto":
+        return config.precision == "bfloat16"
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 class Step:
