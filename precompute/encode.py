@@ -14,7 +14,7 @@ from ..cache.shard import Failure
 from ..cache.stream import Stream
 from ..cache.writer import Claim, StreamWriter
 from .batches import READY, Batch, Shard, image_batches, made_ahead, text_batches
-from .encoded import Encoded, Launched
+from .encoded import Encoded, Launched, joined
 from .pipeline import Meter, PrecomputeOptions, Report, StreamPlan, open_writer
 
 POLL_S = 0.5
@@ -82,7 +82,7 @@ class _Share:
         took_any = False
         for batch in ready:
             took_any = True
-            begun = None if batch.inputs is None else encoder.launch(batch.inputs)
+            begun = [] if batch.inputs is None else encoder.launch_fitting(batch.inputs)
             if before is not None:  # a GPU is at this batch while the one before is put away
                 self._put_away(*before)
             before = batch, begun
@@ -107,8 +107,8 @@ class _Share:
                 self.claims[number] = claim
                 yield Shard(number, *self.writer.manifest.range(number))
 
-    def _put_away(self, batch: Batch, begun: Launched | None) -> None:
-        encoded = None if begun is None else begun.collect()
+    def _put_away(self, batch: Batch, begun: list[Launched]) -> None:
+        encoded = joined([part.collect() for part in begun]) if begun else None
         piece = Piece(batch.rows, encoded, batch.failures)
         piece = _without_non_finite(piece, self.plan.source.ids)
         self.pieces.append(piece)

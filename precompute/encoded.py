@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,14 @@ class Encoded:
     """(B, D of the pooled vector)."""
     tokens: list[np.ndarray] | None
     """B arrays (L_i, D) in the tokens layout."""
+
+
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """Batches that were encoded one after the other, as one."""
+    pooled = np.concatenate([part.pooled for part in parts])
+    if any(part.tokens is None for part in parts):
+        return Encoded(pooled, None)
+    return Encoded(pooled, [own for part in parts for own in part.tokens or ()])
 
 
 class Launched:

@@ -96,7 +96,7 @@ class FrozenEncoder:
             options: How to run it.
 
         Raises:
-            InputError: If it cannot be found or loaded, or lacks weights.
+            InputError: If it cannot be found or loaded, lacks weights, or a GPU's memory is full.
         """
         local = name in SHIPPED or not Path(name).is_dir()
         self.source = name if local else str(Path(name).resolve())
@@ -111,8 +111,12 @@ class FrozenEncoder:
         self._pixels = pixel_maker(self.processor) if modality == "image" else None
         self.pool = options.pool or self._default_pool()
         self.made_of = self._describe(missing)
-        self.model.to(self.device)
-        self.width, self.pooled_width, self.image_tokens = self._measure()
+        self._fits: int | None = None  # items that fit the memory, where a batch did not
+        try:
+            self.model.to(self.device)
+            self.width, self.pooled_width, self.image_tokens = self._measure()
+        except torch.OutOfMemoryError as error:
+            raise self._no_room() from error
 
     def _default_pool(self) -> str:
         if self.modality == "text":
@@ -210,6 +214,34 @@ class FrozenEncoder:
     def encode_images(self, pixels: Tensor) -> Encoded:
         """Embeddings of a batch of images: (B, 3, H, W) float32, as `preprocess` gives them."""
         return self.launch({"pixel_values": pixels}).collect()
+
+    def launch_fitting(self, inputs: Inputs) -> list[Launched]:
+        """Begin to encode a batch, in as many parts as a GPU's memory asks for.
+
+        What did not fit once is not tried again.
+
+        Raises:
+            InputError: If not even one item fits.
+        """
+        count = len(next(iter(inputs.values())))
+        if self._fits is None or count <= self._fits:
+            try:
+                return [self.launch(inputs)]
+            except torch.OutOfMemoryError as error:
+                if count == 1:
+                    raise self._no_room() from error
+            self._fits = count // 2  # from here on, what failed has been let go
+        begun: list[Launched] = []
+        for start in range(0, count, step := self._fits):
+            part = {name: tensor[start : start + step] for name, tensor in inputs.items()}
+            begun += self.launch_fitting(part)
+        return begun
+
+    def _no_room(self) -> InputError:
+        return InputError(
+            f"encoder {self.name}: the memory of {self.device} does not hold it and one item; "
+            "free some of it, or choose --device cpu"
+        )
 
     @torch.inference_mode()
     def launch(self, inputs: Inputs) -> Launched:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..cache.catalog import Cache
-from ..cache.errors import RunError
+from ..cache.errors import InputError, RunError
 from ..cache.files import PART, abandoned, read_json, write_json
 from ..cache.manifest import differences
 from ..cache.writer import Claim
@@ -86,7 +86,8 @@ def fit(
         The run, with the best weights.
 
     Raises:
-        InputError: If data set, encoders or options leave a choice open, or do not go together.
+        InputError: If data set, encoders or options leave a choice open, or do not go together;
+            if a GPU's memory is full.
         CacheError: If a stream is missing, ambiguous, incomplete or damaged.
         RunError: If the folder is another run or no run at all, another fit is at work in it, or
             the loss diverges.
@@ -127,7 +128,7 @@ def fit_source(
     report = report if team.main else silent
     with team.as_one():
         card = _card(source, config, base)
-    with _alone(folder, team):
+    with _alone(folder, team), _within_memory(config, team.device):
         if team.agree(lambda: _open(folder, card)):
             text = f"{folder}: this fit is finished already; nothing is done again"
             report(Progress("data", text))
@@ -157,6 +158,23 @@ def _alone(folder: Path, team: Team) -> Iterator[None]:
     finally:
         if claim is not None and team.main:
             claim.release()
+
+
+@contextmanager
+def _within_memory(config: FitConfig, device: torch.device) -> Iterator[None]:
+    """One line with the way out, where a GPU's memory does not do.
+
+    Raises:
+        InputError: As said.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        chunk = max(1, (config.chunk_size or config.batch_size) // 4)
+        raise InputError(
+            f"the memory of {device} is full; fit in chunks (--set chunk_size={chunk}: the same "
+            "gradients in less memory), or in smaller batches (--batch-size), with another --out"
+        ) from error
 
 
 def _claimed(folder: Path) -> Claim | None:

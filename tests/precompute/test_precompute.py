@@ -10,12 +10,13 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from tiny_inputs import write_coco
 
 from cbmf.cache.catalog import Cache
 from cbmf.cache.errors import InputError
 from cbmf.cache.manifest import Manifest
-from cbmf.precompute.encoders import EncoderOptions
+from cbmf.precompute.encoders import EncoderOptions, FrozenEncoder
 from cbmf.precompute.pipeline import PrecomputeOptions
 from cbmf.precompute.stage import Request, precompute
 
@@ -290,3 +291,47 @@ def test_a_killed_worker_is_made_up_for_by_the_others_and_by_its_successor(
     alone = command(coco, tmp_path / "alone", text_encoder, image_encoder)
     subprocess.run(alone, check=True, capture_output=True)
     assert digests(cache) == digests(Cache(tmp_path / "alone"))
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    """Encoders run out of memory beyond so many items at once, as on a small GPU."""
+
+    def hold(most):
+        whole, asked = FrozenEncoder._forward, []
+
+        def forward(encoder, **inputs):
+            count = len(next(iter(inputs.values())))
+            asked.append(count)
+            if count > most:
+                raise torch.OutOfMemoryError(f"no room for {count}")
+            return whole(encoder, **inputs)
+
+        monkeypatch.setattr(FrozenEncoder, "_forward", forward)
+        return asked
+
+    return hold
+
+
+def test_batches_that_do_not_fit_the_memory_are_halved_once(run, small_memory):
+    _, _, reference = run(dtype="float32", cache="reference")
+    asked = small_memory(5)
+    summary, _, cache = run(dtype="float32", batch_size=16)
+    assert summary.encoded == 40 + 80
+    assert asked.count(16) == 2  # once an encoder, then never again
+    for stream in cache.streams("coco2017", "val"):
+        (twin,) = (s for s in reference.streams("coco2017", "val") if s.column == stream.column)
+        np.testing.assert_allclose(stream.pooled(), twin.pooled(), atol=1e-5)
+        for mine, yours in zip(stream.blocks(), twin.blocks(), strict=True):
+            np.testing.assert_array_equal(mine.rows, yours.rows)
+            np.testing.assert_allclose(mine.values, yours.values, atol=1e-5)
+
+
+def test_a_memory_that_holds_no_item_is_one_line(run, small_memory, text_encoder):
+    encoder = FrozenEncoder(str(text_encoder), "text", EncoderOptions())
+    inputs = encoder.text_inputs(encoder.tokenize(["a dog", "a cat", "a boat"]))
+    small_memory(0)
+    with pytest.raises(InputError, match="does not hold it and one item"):
+        encoder.launch_fitting(inputs)
+    with pytest.raises(InputError, match="does not hold it and one item"):
+        run()

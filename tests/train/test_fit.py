@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from cbmf.cache.errors import InputError, RunError
 from cbmf.train.config import preset
 from cbmf.train.fit import fit
+from cbmf.train.step import Step
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 TINY: dict[str, Any] = {
@@ -278,3 +279,14 @@ def test_a_line_that_a_kill_left_before_the_first_checkpoint_is_not_doubled(smal
     (out / "checkpoint.safetensors").unlink()
     fit(small.cache, config, out=out)
     assert [line["epoch"] for line in history(out)] == [1, 2, 3, 4]
+
+
+def test_a_full_memory_is_one_line_with_the_way_out(small, tmp_path, monkeypatch):
+    small.image_text()
+
+    def full(*args):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(Step, "take", full)
+    with pytest.raises(InputError, match=r"memory of cpu is full; .*--set chunk_size=4"):
+        fit(small.cache, preset("best", **TINY), out=tmp_path / "run")
