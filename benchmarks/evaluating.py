@@ -24,16 +24,17 @@ Evaluate = Callable[[Cache, Path, int, bool], None]
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """Rows on the command, and on the library's call without the start of a process."""
+    """Rows on the command, and, on the demo, the library's call without the start of a process."""
     cache, dataset = settings.embeddings()
     layout = choose_layout(cache, "best", "cbmf", dataset)
     epochs = 2 if settings.small else 5
     config = preset("best", layout=layout, epochs=epochs)
     template = settings.folder("evaluated") / "run"
     fit(cache, config, out=template, dataset=dataset)
-    passes = 2 if settings.small else 100
+    passes = 2 if settings.small else settings.fine_tune_epochs
     yield from _rows(settings, cache, template, passes, _by_command, "cbmf evaluate all")
-    yield from _rows(settings, cache, template, passes, _by_call, "the library's call")
+    if settings.cache is None:  # of real embeddings a first time takes minutes
+        yield from _rows(settings, cache, template, passes, _by_call, "the library's call")
 
 
 def _by_command(cache: Cache, run: Path, passes: int, again: bool) -> None:

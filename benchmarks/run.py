@@ -47,6 +47,7 @@ def main(words: Sequence[str] | None = None) -> None:
             root=options.root,
             text=options.text,
             image=options.image,
+            fine_tune_epochs=options.fine_tune_epochs,
         )
         for topic in options.topics or TOPICS:
             measure = importlib.import_module(f"benchmarks.{TOPICS[topic]}").measure
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, help="Data to encode. Default: the demo's, drawn.")
     parser.add_argument("--text", default="demo-bert", help="Text encoder: hub name or folder.")
     parser.add_argument("--image", default="demo-vit", help="Image encoder, likewise.")
+    parser.add_argument("--fine-tune-epochs", type=int, default=100, help="Of evaluate.")
     parser.add_argument("--repeats", type=int, help="Rounds that count. Default: 5; small: 2.")
     parser.add_argument("--work", type=Path, help="Folder for temporary files: the disk measured.")
     parser.add_argument("--json", type=Path, default=Path("benchmarks.json"))

@@ -47,6 +47,7 @@ class Settings:
     """Where the data lie that are encoded; None: the demo's, drawn here."""
     text: str = "demo-bert"
     image: str = "demo-vit"
+    fine_tune_epochs: int = 100
 
     def folder(self, name: str) -> Path:
         """A new folder to work in."""

@@ -30,13 +30,13 @@ STILL = {
     "token_dropout": 0.0,
 }  # fmt: skip
 FITS = {
-    "tokens": {"layout": "tokens"},
+    "tokens": {"layout": "tokens", "benchmarks": ["all"]},
     "tokens in chunks": {"layout": "tokens", "chunk_size": 16},
     "tokens, released": {"base": "released", "layout": "tokens", "epochs": 1},
     "tokens, general": {"layout": "tokens", "fusion": "general"},
-    "pooled": {"layout": "pooled"},
     "pooled, streamed": {
         "layout": "pooled",
+        "benchmarks": ["all"],
         "dataset": LARGE,
         "memory": 800_000,
         "batch_size": 16,
@@ -90,14 +90,21 @@ def farthest(one: Cache, other: Cache) -> float:
 
 
 def judged(
-    cache: Cache, out: Path, device: str, base="best", memory=None, dataset=SMALL, **changes
+    cache: Cache,
+    out: Path,
+    device: str,
+    base="best",
+    memory=None,
+    dataset=SMALL,
+    benchmarks=("retrieval",),
+    **changes,
 ) -> dict:
     """The last line of a fit's history, and what evaluating gave, on a device."""
     config = preset(
         base, **{"epochs": 2, "width": 32, "batch_size": 64, "baseline": False, **STILL, **changes}
     )
     run = fit(cache, config, out=out, dataset=dataset, device=device, memory_bytes=memory)
-    found = evaluate(cache, run, ["all"], fine_tune_epochs=1)
+    found = evaluate(cache, run, benchmarks, fine_tune_epochs=1)
     scores = {
         f"{result.benchmark} {result.protocol} {row.system} {name}": value
         for result in found.results

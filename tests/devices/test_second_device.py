@@ -27,7 +27,7 @@ def test_all_stages_on_a_second_device_give_what_the_cpu_gives(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["farthest"] < 1e-4
-    assert len(told["fits"]) >= 9
+    assert len(told["fits"]) >= 8
     for name, found in told["fits"].items():
         here, there = found["cpu"], found["second"]
         assert there["loss"] == pytest.approx(here["loss"], rel=1e-4), name
