@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -23,6 +25,11 @@ from .files import file_digest, new_file
 from .hdf5 import (
     attribute,
     check_seal,
+    encoded,
+    let_go,
+    map_array,
+    map_file,
+    map_strings,
     open_hdf5,
     plain_dataset,
     plain_group,
@@ -44,9 +51,9 @@ class Column:
 
     modality: str
     """`image` or `text`."""
-    ids: list[str]
-    """N unique ids."""
-    values: list[str]
+    ids: Sequence[str]
+    """N unique ids; of what was read from a cache they stay in its file, as do values."""
+    values: Sequence[str]
     """N texts; for images N file names, for people. (A page with pictures looks for them below a
     folder that its reader names, and shows what has the digest.)"""
     digests: np.ndarray
@@ -71,9 +78,8 @@ class Column:
     @cached_property
     def _digest(self) -> str:
         whole = hashlib.sha256(self.modality.encode())
-        for item_id in self.ids:
-            whole.update(item_id.encode("utf-8") + b"\0")
-        whole.update(np.ascontiguousarray(self.digests).tobytes())
+        _feed(whole, self.ids)
+        whole.update(np.ascontiguousarray(self.digests).data)
         return whole.hexdigest()
 
 
@@ -123,17 +129,17 @@ class Items:
         """SHA-256 over everything in it, 64 hexadecimal digits."""
         whole = hashlib.sha256()
         for name, column in sorted(self.columns.items()):
-            _feed(whole, name, column.modality, *column.ids, *column.values)
+            _feed(whole, [name, column.modality], column.ids, column.values)
             _feed(whole, column.digests, column.labels, column.templates, column.stats)
             if column.groups is not None:  # nothing at all without: older files have no groups
-                _feed(whole, "groups", column.groups)
+                _feed(whole, ["groups"], column.groups)
         if self.pairs is not None:
-            _feed(whole, self.pairs.left, self.pairs.right)
+            _feed(whole, [self.pairs.left, self.pairs.right])
             _feed(whole, self.pairs.rows, self.pairs.labels, self.pairs.scores)
             if self.pairs.mined is not None:
-                _feed(whole, "mined", self.pairs.mined)
+                _feed(whole, ["mined", self.pairs.mined])
         left_out = [part for entry in self.left_out for part in entry]
-        _feed(whole, self.dataset, self.split, *self.classes, *self.templates, *left_out)
+        _feed(whole, [self.dataset, self.split], self.classes, self.templates, left_out)
         return whole.hexdigest()
 
     def column(self, name: str) -> Column:
@@ -150,13 +156,17 @@ class Items:
         return self.columns[name]
 
 
-def _feed(whole: hashlib._Hash, *parts: str | np.ndarray | None) -> None:
+def _feed(whole: hashlib._Hash, *parts: Sequence[str] | np.ndarray | None) -> None:
+    """Strings, and arrays in one piece each, every one with a zero byte behind it."""
     for part in parts:
-        if isinstance(part, np.ndarray):
-            whole.update(np.ascontiguousarray(part).tobytes())
-        elif part is not None:
-            whole.update(part.encode("utf-8"))
-        whole.update(b"\0")
+        if part is None:
+            whole.update(b"\0")
+        elif isinstance(part, np.ndarray):
+            whole.update(np.ascontiguousarray(part).data)
+            whole.update(b"\0")
+        else:
+            for string in encoded(part):
+                whole.update(string + b"\0")
 
 
 def write_items(folder: Path, items: Items) -> Path:
@@ -230,13 +240,14 @@ def read_items(path: Path) -> Items:
         with open_hdf5(path) as file:
             _require_version(file, path)  # older ones have no seal
         raise
+    whole = map_file(path)
     with open_hdf5(path) as file:
         _require_version(file, path)
         columns = plain_group(file, "columns")
         items = Items(
             dataset=str(attribute(file, "dataset")),
             split=str(attribute(file, "split")),
-            columns={name: _read_column(plain_group(columns, name)) for name in columns},
+            columns={name: _read_column(plain_group(columns, name), whole) for name in columns},
             pairs=_read_pairs(plain_group(file, "pairs")) if "pairs" in file else None,
             classes=read_strings(file, "classes"),
             templates=read_strings(file, "templates"),
@@ -248,6 +259,9 @@ def read_items(path: Path) -> Items:
                 f"{items.dataset} again, it writes the items anew"
             )
     _check(path, items)
+    for column in items.columns.values():
+        column.digest()  # now, while the file lies in memory: whoever reads items asks for it
+    let_go(whole)
     return items
 
 
@@ -260,12 +274,12 @@ def _require_version(file: h5py.File, path: Path) -> None:
         )
 
 
-def _read_column(group: h5py.Group) -> Column:
+def _read_column(group: h5py.Group, whole: mmap.mmap) -> Column:
     return Column(
         modality=str(attribute(group, "modality")),
-        ids=read_strings(group, "ids"),
-        values=read_strings(group, "values"),
-        digests=plain_dataset(group, "digests", "uint8", 2)[()],
+        ids=map_strings(group, "ids", whole),
+        values=map_strings(group, "values", whole),
+        digests=map_array(whole, plain_dataset(group, "digests", "uint8", 2)),
         labels=_load(group, "labels", "int64", 1),
         templates=_load(group, "templates", "int64", 1),
         stats=_load(group, "stats", "int64", 2),

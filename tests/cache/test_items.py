@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tracemalloc
 from dataclasses import replace
 
 import h5py
@@ -91,3 +92,44 @@ def test_pairs_hold_both_ways_where_they_are_mined_or_judged_within_one_column()
     assert Pairs("text", "text", rows, labels=ones).symmetric
     assert not Pairs("text", "text", rows).symmetric
     assert not Pairs("image", "text", rows, labels=ones).symmetric
+
+
+def many(values):
+    digests = np.array([list(hashlib.sha256(v.encode()).digest()) for v in values], np.uint8)
+    ids = [f"c{k}" for k in range(len(values))]
+    return Items("own", "train", {"text": Column("text", ids, values, digests)})
+
+
+def test_strings_of_any_script_are_read_as_they_were_written(tmp_path):
+    values = ["", "naïve", "猫が座る", "🐈 on a mat", "a" * 5000] * 2000
+    found = read_items(write_items(tmp_path, many(values))).columns["text"].values
+    assert list(found) == values and found == values
+    assert (found[7], found[-1], found[3:6]) == (values[7], values[-1], values[3:6])
+    with pytest.raises(IndexError):
+        found[len(values)]
+
+
+def test_captions_stay_in_their_file(tmp_path):
+    path = write_items(tmp_path, many([f"{k} a dog runs over the grass" * 10 for k in range(9000)]))
+    tracemalloc.start()
+    try:
+        items = read_items(path)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(items.columns["text"].values) == 9000
+    assert kept < path.stat().st_size / 5
+
+
+@pytest.mark.parametrize("damage", ["a byte", "where a string begins"])
+def test_strings_that_are_no_utf8_are_refused_whoever_sealed_them(tmp_path, damage):
+    path = write_items(tmp_path, many(["猫", "dog", "naïve"]))
+    with h5py.File(path, "r+") as file:
+        strings = file["columns/text/values"]
+        if damage == "a byte":
+            strings["utf8"][0] = 0xFF
+        else:
+            strings["offsets"][1] = 1
+    seal_again(path)
+    with pytest.raises(ShardError, match="values is not UTF-8"):
+        read_items(path)
