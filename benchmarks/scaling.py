@@ -25,6 +25,8 @@ GROWTH = (1, 4, 16)
 WIDTH = 256
 STREAM_MEMORY_MB = 8
 """What a streamed fit is given for its data."""
+VALIDATED = 64
+"""Images of the other splits, however large the training split is."""
 TOLERATED_MB = 512
 """Address space beyond what the started process has, where a limit is set."""
 
@@ -91,7 +93,7 @@ def _beyond_memory(settings: Settings) -> Row:
     for size_mb in (wanted_mb, wanted_mb // 8):
         images = int(size_mb * 2**20 / (3 * 2 * 768))  # an image and two captions, float16
         size = Size(images=images, captions=2)
-        shares = {"train": 1.0, "val": 0.01, "test": 0.01}
+        shares = {"train": 1.0, "val": VALIDATED / images, "test": VALIDATED / images}
         cache = write_cache(settings.folder("large"), size, shares)
         found = in_a_process(settings, cache.root, job)
         grown.append(found["grown_mb"])
