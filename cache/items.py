@@ -25,19 +25,16 @@ from .files import file_digest, new_file
 from .hdf5 import (
     attribute,
     check_seal,
-    encoded,
     let_go,
     map_array,
     map_file,
-    map_strings,
     open_hdf5,
     plain_dataset,
     plain_group,
-    read_strings,
     write_attributes,
     write_hdf5,
-    write_strings,
 )
+from .strings import encoded, map_strings, read_strings, write_strings
 
 ITEMS_FORMAT = "cbmf-items"
 ITEMS_VERSION = 2
